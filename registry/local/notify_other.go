@@ -1,0 +1,5 @@
+//go:build !linux
+
+package local
+
+var platform = notifier{start: fsNotify}
