@@ -1,0 +1,164 @@
+package broker
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func fill(t *testing.T, q *Queue, msgs ...*Message) {
+	t.Helper()
+	for _, m := range msgs {
+		require.NoError(t, q.Put(t.Context(), m, nil))
+	}
+}
+
+func take(t *testing.T, q *Queue) *Delivery {
+	t.Helper()
+	d, err := q.Take(t.Context())
+	require.NoError(t, err)
+	return d
+}
+
+// nothing asserts that no message is to be had; within a synctest bubble.
+func nothing(t *testing.T, q *Queue) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+	defer cancel()
+	_, err := q.Take(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestQueueHandsOutOneOfAKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(10, 1000)
+		fill(t, q, &Message{ID: "a1", Key: "a"}, &Message{ID: "a2", Key: "a"}, &Message{ID: "1"}, &Message{ID: "b1", Key: "b"})
+		a1, none, b1 := take(t, q), take(t, q), take(t, q)
+		require.Equal(t, []string{"a1", "1", "b1"}, []string{a1.Message.ID, none.Message.ID, b1.Message.ID})
+		nothing(t, q)
+		none.Ack()
+		b1.Ack()
+		nothing(t, q)
+		a1.Ack()
+		a2 := take(t, q)
+		require.Equal(t, "a2", a2.Message.ID)
+		a2.Ack()
+		require.NoError(t, q.Drain(t.Context()))
+	})
+}
+
+func TestQueueReturnKeepsThePlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(10, 1000)
+		fill(t, q, &Message{ID: "a1", Key: "a"}, &Message{ID: "a2", Key: "a"}, &Message{ID: "1"})
+		a1 := take(t, q)
+		a1.Return(time.Minute)
+		one := take(t, q)
+		require.Equal(t, "1", one.Message.ID, "a pause holds nobody else back")
+		one.Ack()
+		nothing(t, q)
+		start := time.Now()
+		again := take(t, q)
+		require.Equal(t, "a1", again.Message.ID)
+		require.InDelta(t, time.Minute, time.Since(start), float64(time.Second))
+
+		a1.Ack()
+		a1.Return(0)
+		nothing(t, q) // the first handle is void
+		again.Ack()
+		require.Equal(t, "a2", take(t, q).Message.ID)
+	})
+}
+
+func TestQueueBounds(t *testing.T) {
+	for name, q := range map[string]*Queue{"messages": NewQueue(2, 1000), "bytes": NewQueue(100, 20)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := NewQueue(q.maxMessages, q.maxBytes) // of this bubble
+				ten := &Message{Body: make([]byte, 10)}
+				fill(t, q, ten, ten)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				require.ErrorIs(t, q.Put(ctx, ten, nil), context.DeadlineExceeded)
+
+				var order []string
+				for _, id := range []string{"3", "4"} {
+					go func() {
+						if q.Put(t.Context(), &Message{ID: id, Body: make([]byte, 9)}, nil) == nil {
+							order = append(order, id)
+						}
+					}()
+					synctest.Wait()
+				}
+				require.Empty(t, order)
+				take(t, q).Ack()
+				synctest.Wait()
+				require.Equal(t, []string{"3"}, order, "who came first")
+				take(t, q).Ack()
+				synctest.Wait()
+				require.Equal(t, []string{"3", "4"}, order)
+			})
+		})
+	}
+}
+
+func TestQueueTakesOneThatIsLargerThanAll(t *testing.T) {
+	q := NewQueue(10, 10)
+	fill(t, q, &Message{Body: make([]byte, 100)})
+	take(t, q).Ack()
+}
+
+func TestQueueClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(5, 1000)
+		var back, acked []string
+		put := func(id, key string) {
+			m := &Message{ID: id, Key: key}
+			require.NoError(t, q.Put(t.Context(), m, func(ok bool) {
+				if ok {
+					acked = append(acked, id)
+				} else {
+					back = append(back, id)
+				}
+			}))
+		}
+		put("1", "a")
+		put("2", "a")
+		put("3", "")
+		put("4", "")
+		put("5", "")
+		first, second, third := take(t, q), take(t, q), take(t, q)
+		second.Return(time.Hour)
+		waits := make(chan error)
+		go func() { waits <- q.Put(t.Context(), &Message{}, nil) }()
+		synctest.Wait()
+
+		require.Equal(t, 3, q.Close())
+		require.ErrorIs(t, <-waits, ErrClosed)
+		require.Equal(t, []string{"2", "3", "5"}, back, "in order, in flight left out")
+		first.Ack()
+		third.Return(time.Hour)
+		require.Equal(t, []string{"1"}, acked)
+		require.Equal(t, []string{"2", "3", "5", "4"}, back)
+		require.NoError(t, q.Drain(t.Context()))
+		require.Zero(t, q.Close())
+		require.ErrorIs(t, q.Put(t.Context(), &Message{}, nil), ErrClosed)
+		_, err := q.Take(t.Context())
+		require.ErrorIs(t, err, ErrClosed)
+	})
+}
+
+func TestQueueDrainWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(5, 1000)
+		fill(t, q, &Message{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorIs(t, q.Drain(ctx), context.DeadlineExceeded)
+		go func() { take(t, q).Ack() }()
+		require.NoError(t, q.Drain(t.Context()))
+	})
+}
