@@ -1,0 +1,33 @@
+package metadata_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/plugmicro/micro/metadata"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestOutgoing(t *testing.T) {
+	require.Nil(t, metadata.Outgoing(t.Context()))
+	one := metadata.With(t.Context(), "Tenant", "acme")
+	two := metadata.With(one, "trace", "1")
+	three := metadata.With(two, "TRACE", "2")
+
+	require.Equal(t, map[string]string{"tenant": "acme"}, metadata.Outgoing(one), "derived contexts leave it as it is")
+	require.Equal(t, map[string]string{"tenant": "acme", "trace": "1"}, metadata.Outgoing(two))
+	require.Equal(t, map[string]string{"tenant": "acme", "trace": "2"}, metadata.Outgoing(three))
+}
+
+func TestIncoming(t *testing.T) {
+	require.Empty(t, metadata.Get(t.Context(), "tenant"))
+	received := map[string]string{"tenant": "acme"}
+	ctx := context.WithValue(t.Context(), metadata.Incoming{}, received)
+	require.Equal(t, "acme", metadata.Get(ctx, "Tenant"))
+	require.Equal(t, received, metadata.All(ctx))
+	require.Nil(t, metadata.Outgoing(ctx), "what was received is not passed on by itself")
+}
