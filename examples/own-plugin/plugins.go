@@ -1,0 +1,3 @@
+package main
+
+import _ "github.com/plugmicro/micro/examples/own-plugin/static"

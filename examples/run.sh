@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# What "make run" shows: a service, a caller and a subscriber, three processes that find each other on this machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+pids=()
+stop() {
+	trap - EXIT INT TERM
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	wait
+}
+trap stop EXIT
+trap 'stop; exit 0' INT TERM
+
+# until_ok COMMAND...: waits until it succeeds, ten seconds at most.
+until_ok() {
+	for _ in $(seq 100); do
+		"$@" >/dev/null 2>&1 && return
+		sleep 0.1
+	done
+	echo "gave up waiting for: $*" >&2
+	"$@"
+}
+
+show() {
+	echo
+	echo "\$ $*"
+}
+
+show "bin/greeter"
+bin/greeter &
+pids+=($!)
+until_ok bin/micro services greeter
+
+show "bin/micro call greeter Greeter.Hello '{\"name\":\"Ada\"}'"
+bin/micro call greeter Greeter.Hello '{"name":"Ada"}'
+
+show "bin/micro subscribe greetings"
+events=$(mktemp)
+bin/micro subscribe greetings -v >"$events" 2>"$events.log" &
+pids+=($!)
+until_ok grep -q subscribed "$events.log"
+show "bin/micro publish greetings '{\"name\":\"Ada\"}'"
+bin/micro publish greetings '{"name":"Ada"}'
+until_ok test -s "$events"
+cat "$events"
+rm -f "$events" "$events.log"
+
+cat <<'EOF'
+
+The greeter goes on running, until Ctrl-C. In another terminal, try:
+
+  bin/micro services greeter
+  bin/micro call greeter Greeter.Hello '{"name":"Grace"}'
+  bin/micro subscribe greetings
+  bin/micro plugins
+EOF
+wait "${pids[0]}"
