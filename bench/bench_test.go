@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestMain lets the test binary be the processes that a run starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		if err := run(os.Args[1:]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report.json")
+	require.NoError(t, run([]string{"-only", "one,memory,start", "-rounds", "2", "-time", "20ms", "-calls", "6400", "-json", file}))
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	r := new(report)
+	require.NoError(t, json.Unmarshal(text, r))
+	require.Len(t, r.Comparisons, 1)
+	require.Len(t, r.Comparisons[0].Series, 4)
+	for _, s := range r.Comparisons[0].Series {
+		require.Len(t, s.Samples, 6)
+		require.Positive(t, s.Samples[1].PerSecond, s.Name)
+		require.Positive(t, s.Samples[1].ServerCPU, s.Name)
+	}
+	require.Positive(t, r.Memory.ServerLate.Heap)
+	require.Len(t, r.Starts, serviceRuns)
+	require.NotEmpty(t, r.Checks)
+}
+
+func TestContendersEcho(t *testing.T) {
+	for _, c := range contenders {
+		t.Run(c.name, func(t *testing.T) {
+			addr, err := c.serve()
+			require.NoError(t, err)
+			caller, err := c.dial(addr)
+			require.NoError(t, err)
+			l := load{Callers: 4, Size: 64, Calls: 400}
+			if c.name == pingPong {
+				l.Callers = 1
+			}
+			o, err := l.run(caller)
+			require.NoError(t, err)
+			require.Equal(t, 400, o.Calls)
+			require.Positive(t, o.P50)
+			require.GreaterOrEqual(t, o.P99, o.P50)
+		})
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	h := new(histogram)
+	for d := range 1000 {
+		h.add(time.Duration(d+1) * time.Microsecond)
+	}
+	require.Equal(t, 1000, h.total)
+	require.InEpsilon(t, 500*time.Microsecond, h.quantile(0.5), 0.01)
+	require.InEpsilon(t, 990*time.Microsecond, h.quantile(0.99), 0.01)
+	for _, d := range []time.Duration{0, 1, 255, 256, 511, 512, 12345, time.Hour} {
+		h := new(histogram)
+		h.add(d)
+		require.InDelta(t, d, h.quantile(0.5), float64(d)/128, d)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	require.Equal(t, 2.0, median([]float64{3, 1, 2}))
+	require.Equal(t, 2.5, median([]float64{4, 1, 3, 2}))
+}
+
+func TestKernelOpensTheChosenPlugin(t *testing.T) {
+	require.NoError(t, openChosen(registerPlugins(kernelPlugins)))
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for _, args := range [][]string{{"-only", "nothing"}, {"-rounds", "0"}, {"-time", "0s"}, {"-calls", "1"}, {"-json"}, {"stray"}} {
+		require.Error(t, run(args), args)
+	}
+}
