@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package servers
+
+import "syscall"
+
+// A server may be several processes, a shell script among them: they are one group.
+func processGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
