@@ -6,7 +6,10 @@ GO    ?= go
 CC_FOUND := $(shell command -v "$$($(GO) env CC)" 2>/dev/null)
 RACE     := $(if $(CC_FOUND),-race)
 
-.PHONY: help build run test bench lint docs clean
+# What was not tested because a real server is missing; a test that is skipped says nothing itself.
+SKIPPED := if [ -s .servers/skipped ]; then sort -u .servers/skipped; echo "SKIPPED: $$(sort -u .servers/skipped | wc -l) tests had no real server"; fi
+
+.PHONY: help build run servers test bench lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,11 +21,16 @@ build: ## build bin/micro and bin/greeter
 run: build ## start the greeter, call it, publish to it, until Ctrl-C
 	@examples/run.sh
 
-test: ## run all tests, with the race detector
+servers: ## install the real servers that the tests need (Consul, Kafka, RabbitMQ) under .servers, once
+	@internal/servers/install.sh
+
+test: ## run all tests, with the race detector; those on real servers need "make servers" first
 	@$(if $(RACE),,echo "NO RACE DETECTOR: it needs a C compiler ($$($(GO) env CC)), and none was found. Install gcc to have it.")
-	$(GO) test $(RACE) -timeout 20m ./...
+	@mkdir -p .servers && rm -f .servers/skipped
+	MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
 	@$(if $(RACE),echo "what the race detector would falsify:")
 	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client)
+	@$(SKIPPED)
 
 bench: ## measure against bare TCP and gRPC, some minutes
 	cd bench && $(GO) run .
