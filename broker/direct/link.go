@@ -101,9 +101,10 @@ func (l *link) session(c *conn) (connected bool, err error) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	var sender sync.WaitGroup
 	sender.Go(func() {
-		if l.send(ctx, st) != nil {
-			client.CloseStream(st) // recv sees it
+		if isTooLarge(l.send(ctx, st)) {
+			client.CloseStream(st)
 		}
+		// Any other error is the end of the stream, which recv finds behind the acks that came before it.
 	})
 	err = l.recv(ctx, st)
 	cancel()
