@@ -370,7 +370,7 @@ func (b *Broker) shutdown() error {
 	b.listening.Lock() // a Subscribe that came too late may still be at it
 	defer b.listening.Unlock()
 	if b.listener != nil {
-		b.listener.close()
+		b.listener.close(rest(ctx))
 	}
 	return errors.Join(errs...)
 }

@@ -119,8 +119,9 @@ func (l *listener) Serve(c *mux.Call) {
 	c.Target.(*subscription).serve(c)
 }
 
-// close lets publishers hang up, now that their streams have ended.
-func (l *listener) close() {
+// close lets publishers hang up, now that their streams have ended: a connection that ends from here may take with it
+// acks that are under way.
+func (l *listener) close(limit time.Duration) {
 	l.transport.Close()
 	l.mu.Lock()
 	l.closed = true
@@ -128,7 +129,7 @@ func (l *listener) close() {
 		c.Drain()
 	}
 	l.mu.Unlock()
-	deadline := time.After(lastWords)
+	deadline := time.After(limit)
 	for l.waitForOne(deadline) {
 	}
 	l.kill()

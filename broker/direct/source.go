@@ -44,23 +44,20 @@ func (s *subscription) serve(c *mux.Call) {
 	defer s.detach(src, c)
 	ctx, cancel := context.WithCancel(c)
 	defer cancel()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		s.answer(ctx, src, c)
-	}()
+	answered := make(chan bool, 1)
+	go func() { answered <- s.answer(ctx, src, c) }()
 	err = s.receive(c, src)
 	if s.serving.Err() == nil {
 		cancel()
 	}
-	<-answered
+	complete := <-answered
 	if errors.Is(err, errBad) {
 		s.broker.log.Warn("publisher broke the protocol", "peer", c.Peer(), "topic", s.topic, "error", err)
 		c.Fail(status.Errorf(status.InvalidArgument, "%w", err))
 		return
 	}
-	if over, leaving := s.state(); !over && !leaving {
-		c.Fail(status.Errorf(status.Unavailable, "the stream broke: %w", err)) // the publisher tries again
+	if !complete { // the publisher tries again, and does not give to others what is being handled
+		c.Fail(status.Errorf(status.Unavailable, "the stream broke: %w", err))
 		return
 	}
 	c.Reply(nil)
@@ -251,8 +248,8 @@ func (src *source) takeDone(c *mux.Call, acks []uint64, remember int) ([]uint64,
 	return acks, true
 }
 
-// answer acks, and says that the subscription is leaving, until it is over and all is acked.
-func (s *subscription) answer(ctx context.Context, src *source, c *mux.Call) {
+// answer acks, and says that the subscription is leaving, until it is over. It reports whether all is acked then.
+func (s *subscription) answer(ctx context.Context, src *source, c *mux.Call) (complete bool) {
 	var acks []uint64
 	var frame []byte
 	told := false
@@ -260,21 +257,21 @@ func (s *subscription) answer(ctx context.Context, src *source, c *mux.Call) {
 		over, leaving := s.state()
 		var current bool
 		if acks, current = src.takeDone(c, acks[:0], s.broker.config.Buffer); !current {
-			return
+			return false
 		}
 		if len(acks) > 0 {
 			frame = appendAcks(frame[:0], acks)
 			if c.Stream.Send(ctx, bytesCodec, frame) != nil {
-				return
+				return false
 			}
 			continue
 		}
 		if over {
-			return
+			return true
 		}
 		if leaving && !told {
 			if c.Stream.Send(ctx, bytesCodec, []byte{answerLeaving}) != nil {
-				return
+				return false
 			}
 			told = true
 			continue
@@ -283,7 +280,7 @@ func (s *subscription) answer(ctx context.Context, src *source, c *mux.Call) {
 		case <-src.ready:
 		case <-s.serving.Done():
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

@@ -130,6 +130,12 @@ func (s *subscription) Close() error {
 // lastWords is how long the ends of connections and registrations may take beyond the time for handlers.
 const lastWords = time.Second
 
+// rest is what is left of the time for Close, and lastWords at least: a publisher that is slow is to read its acks.
+func rest(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return max(time.Until(deadline), lastWords)
+}
+
 // close tells the registry and the publishers that nothing more is wanted, waits for the handlers that run, acks what
 // they have done, and by ending the streams hands back the rest.
 func (s *subscription) close(ctx context.Context) error {
@@ -137,12 +143,12 @@ func (s *subscription) close(ctx context.Context) error {
 		s.deregister(ctx)
 		s.leave()
 		s.err = s.consumer.Stop(ctx)
-		s.queue.Close()
 		s.mu.Lock()
 		s.over = true
 		s.mu.Unlock()
 		s.finish()
-		waitFor(&s.streams, lastWords)
+		s.queue.Close() // after finish: a stream that finds it closed is not broken, and has acks to send
+		waitFor(&s.streams, rest(ctx))
 		s.dropSources()
 		s.broker.forget(s)
 	})
