@@ -264,6 +264,40 @@ func TestCutConnectionsLoseAndDoubleNothing(t *testing.T) {
 	})
 }
 
+// TestPublisherThatIsBackBeforeItsLossIsNoticed has a delivery wait for room on a stream that its publisher has given up.
+func TestPublisherThatIsBackBeforeItsLossIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b := w.open(Config{Buffer: 1})
+		next := make(chan struct{})
+		in := &inbox{}
+		s := w.subscribe(b, func(ctx context.Context, m *broker.Message) error { <-next; return in.handle(ctx, m) }).(*subscription)
+		var frame []byte
+		for i, body := range []string{"1", "2"} {
+			frame = appendDelivery(frame, uint64(i), appendMessage(nil, &broker.Message{Body: []byte(body)}, body))
+		}
+		connect := func() *mux.Client {
+			c, err := mux.Dial(t.Context(), w.transport, b.listener.addr(), mux.Options{})
+			require.NoError(t, err)
+			t.Cleanup(c.Close)
+			st, err := c.Open(t.Context(), &mux.Request{
+				Service: serviceName, Endpoint: s.id, Codec: bytesCodec, Metadata: map[string]string{sourceKey: "x"}})
+			require.NoError(t, err)
+			require.NoError(t, st.Send(t.Context(), bytesCodec, frame))
+			synctest.Wait()
+			return c
+		}
+		old := connect()
+		connect()
+		old.Close()
+		synctest.Wait()
+		close(next)
+		synctest.Wait()
+		require.Equal(t, []string{"1", "2"}, in.bodies())
+		require.NoError(t, b.Close())
+	})
+}
+
 func TestUnreachableMemberIsRelievedAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -16,10 +16,12 @@ import (
 // source is one publisher, as far as its deliveries to one subscription go. It outlives the loss of a connection for a
 // while, so that what a publisher sends again, because it had no ack for it, is not handled twice, and out of order.
 type source struct {
-	ready chan struct{} // holds a token when there may be something to answer
+	ready     chan struct{} // holds a token when there may be something to answer
+	receiving sync.Mutex    // held by the stream whose deliveries are taken
 
 	mu     sync.Mutex
 	stream *mux.Call       // that is open; nil: none
+	end    func()          // ends that stream
 	known  map[uint64]bool // deliveries by sequence; true: acked
 	done   []uint64        // to be acked
 	acked  []uint64        // the last ones, as many as a publisher sends again at most
@@ -35,18 +37,18 @@ func (src *source) wake() {
 
 // serve takes deliveries until the stream or the subscription ends.
 func (s *subscription) serve(c *mux.Call) {
-	src, err := s.attach(c)
+	ctx, cancel := context.WithCancel(c)
+	defer cancel()
+	src, err := s.attach(c, cancel)
 	if err != nil {
 		c.Fail(err)
 		return
 	}
 	defer s.streams.Done()
 	defer s.detach(src, c)
-	ctx, cancel := context.WithCancel(c)
-	defer cancel()
 	answered := make(chan bool, 1)
 	go func() { answered <- s.answer(ctx, src, c) }()
-	err = s.receive(c, src)
+	err = s.receive(ctx, c, src)
 	if s.serving.Err() == nil {
 		cancel()
 	}
@@ -66,9 +68,9 @@ func (s *subscription) serve(c *mux.Call) {
 // noSubscription is what a publisher is told that comes too late.
 const noSubscription = "there is no such subscription, or not any more"
 
-// attach finds or makes the source of a stream. An older stream of the same source, whose end was not noticed yet, is
-// not answered any more.
-func (s *subscription) attach(c *mux.Call) (*source, error) {
+// attach finds or makes the source of a stream, which end is to end. It ends an older stream of the same source, whose
+// publisher has lost it.
+func (s *subscription) attach(c *mux.Call, end func()) (*source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -85,7 +87,10 @@ func (s *subscription) attach(c *mux.Call) (*source, error) {
 	}
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	src.stream = c
+	if src.stream != nil {
+		src.end()
+	}
+	src.stream, src.end = c, end
 	if src.linger != nil {
 		src.linger.Stop()
 		src.linger = nil
@@ -138,9 +143,12 @@ func (s *subscription) dropSources() {
 
 var errBad = errors.New("bad delivery")
 
-// receive puts deliveries into the queue, and waits while that is full: then the publisher's credit ends.
-func (s *subscription) receive(c *mux.Call, src *source) error {
-	ctx, cancel := context.WithCancel(c)
+// receive puts deliveries into the queue, and waits while that is full: then the publisher's credit ends. A stream waits
+// for the older one, because a delivery that this has begun with and gives up is not here.
+func (s *subscription) receive(ctx context.Context, c *mux.Call, src *source) error {
+	src.receiving.Lock()
+	defer src.receiving.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.serving, cancel)()
 	for {
