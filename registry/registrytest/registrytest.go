@@ -24,9 +24,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plugmicro/micro/internal/suite"
 	"github.com/plugmicro/micro/registry"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 )
 
 // Harness is one backend and how to reach it. What is left out of it is demanded in full, or, if it is a fault, not tried.
@@ -34,6 +34,9 @@ type Harness struct {
 	// Open connects to the backend. Each of its results is one process's view; all see the same services. The suite
 	// closes those that are io.Closers.
 	Open func(t *testing.T) registry.Registry
+
+	// Backend is the server with its version, as docs/capabilities.md names it: "Consul 1.20.1"; "" if there is none.
+	Backend string
 
 	// Within is how long news may take from one instance to another; 0 means 5 s.
 	Within time.Duration
@@ -73,19 +76,51 @@ type Process struct {
 
 // Run runs all tests. start is called for each, and releases what it started with t.Cleanup.
 func Run(t *testing.T, start func(t *testing.T) Harness) {
+	s := suite.New(t, "registry")
+	var b *backend
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			b := &backend{Harness: start(t), prefix: "test-" + strings.ToLower(rand.Text()[:12])}
+		s.Test(test.name, func(t *testing.T) {
+			b = &backend{Harness: start(t), suite: s, prefix: "test-" + strings.ToLower(rand.Text()[:12])}
 			b.setDefaults()
 			if test.needs != nil {
 				if missing := test.needs(b); missing != "" {
-					t.Skip("not claimed: " + missing)
+					s.NotClaimed(t, missing)
 				}
 			}
-			before := goleak.IgnoreCurrent()
-			t.Cleanup(func() { goleak.VerifyNone(t, before) })
+			suite.NoLeaks(t)
 			test.run(t, b)
 		})
+	}
+	if b != nil {
+		b.claims()
+	}
+	s.Done()
+}
+
+// claims is what the documentation says of the plugin.
+func (b *backend) claims() {
+	crashed := "at once"
+	switch {
+	case !b.SeesCrash && b.NoTTL:
+		crashed = "stays"
+	case !b.SeesCrash:
+		crashed = "after its TTL"
+	}
+	metadata := "512 KiB"
+	if b.LargestMetadata > 0 {
+		metadata = fmt.Sprintf("%d bytes", b.LargestMetadata)
+	}
+	for _, c := range []suite.Claim{
+		{Capability: "a registration ends when its TTL passes", Value: suite.YesNo(!b.NoTTL)},
+		{Capability: "what a crashed process registered goes", Value: crashed},
+		{Capability: "any process can replace or deregister a node", Value: suite.YesNo(!b.NoTakeover)},
+		{Capability: "metadata that a service can have at least", Value: metadata},
+		{Capability: "registrations come back after the server lost its data", Value: suite.Tried(b.Wipe != nil)},
+		{Capability: "goes on after a restart of the server", Value: suite.Tried(b.Restart != nil)},
+		{Capability: "nothing hangs while the server is frozen", Value: suite.Tried(b.Pause != nil)},
+		{Capability: "goes on after its connection was cut, and tells what was missed", Value: suite.Tried(b.Cut != nil)},
+	} {
+		b.suite.Claim(c.Capability, c.Value)
 	}
 }
 
@@ -109,6 +144,7 @@ var tests = []test{
 	{name: "Copies", run: testCopies},
 	{name: "Invalid", run: testInvalid},
 	{name: "TTL", run: testTTL, needs: ttl},
+	{name: "TTLOfTwoNodes", run: testTTLOfTwoNodes, needs: ttl},
 	{name: "Watch", run: testWatch},
 	{name: "WatchFromNowOn", run: testWatchFromNowOn},
 	{name: "WatchStop", run: testWatchStop},
@@ -118,10 +154,17 @@ var tests = []test{
 	{name: "Close", run: testClose},
 	{name: "Keep", run: testKeep},
 	{name: "Wipe", run: testWipe, needs: fault("Wipe", func(b *backend) bool { return b.Wipe != nil })},
+	{name: "WatchOverWipe", run: testWatchOverWipe, needs: fault("Wipe", func(b *backend) bool { return b.Wipe != nil })},
 	{name: "Restart", run: testRestart, needs: fault("Restart", func(b *backend) bool { return b.Restart != nil })},
 	{name: "Pause", run: testPause, needs: fault("Pause", func(b *backend) bool { return b.Pause != nil })},
 	{name: "Cut", run: testCut, needs: fault("Cut", func(b *backend) bool { return b.Cut != nil })},
-	{name: "Kill", run: testKill, needs: fault("Spawn", func(b *backend) bool { return b.Spawn != nil })},
+	{name: "WatchOverCut", run: testWatchOverCut, needs: fault("Cut", func(b *backend) bool { return b.Cut != nil })},
+	{name: "Kill", run: testKill, needs: func(b *backend) string {
+		if b.NoTTL && !b.SeesCrash {
+			return "NoTTL, and not SeesCrash"
+		}
+		return fault("Spawn", func(b *backend) bool { return b.Spawn != nil })(b)
+	}},
 	{name: "Stopped", run: testStopped, needs: fault("Spawn, with a TTL", func(b *backend) bool { return b.Spawn != nil && !b.NoTTL })},
 }
 
@@ -151,6 +194,7 @@ func fault(name string, there func(*backend) bool) func(*backend) string {
 // backend is a Harness in one test.
 type backend struct {
 	Harness
+	suite  *suite.Suite
 	prefix string
 }
 
@@ -170,6 +214,7 @@ func (b *backend) open(t *testing.T) registry.Registry {
 	t.Helper()
 	r := b.Open(t)
 	require.NotEmpty(t, r.String())
+	b.suite.Plugin(r.String(), b.Backend)
 	t.Cleanup(func() { closeRegistry(t, r) })
 	return r
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plugmicro/micro/internal/suite"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/registry/memory"
 	"github.com/plugmicro/micro/registry/registrytest"
@@ -21,10 +22,18 @@ type remote struct {
 
 	mu   sync.Mutex
 	cut  bool
+	was  bool // cut
 	once []*registry.Service
 }
 
-func (r *remote) setCut(cut bool) { r.mu.Lock(); defer r.mu.Unlock(); r.cut = cut }
+func (r *remote) setCut(cut bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = cut
+	r.was = r.was || cut
+}
+
+func (r *remote) wasCut() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.was }
 
 var errTimeout = errors.New("no answer")
 
@@ -52,6 +61,10 @@ func (r *remote) Register(s *registry.Service, opts ...registry.RegisterOption) 
 	case "Update", "Deregister": // what is there stays as it is
 		if got, err := r.GetService(s.Name); err == nil && r.mistake == "Update" && len(got[0].Nodes) == len(s.Nodes) {
 			return nil
+		}
+	case "TTLOfTwoNodes": // a refresh is of all
+		if got, err := r.Registry.GetService(s.Name); err == nil {
+			_ = r.Registry.Register(got[0], opts...)
 		}
 	case "Watch": // a refresh is told
 		defer func() { _ = r.Registry.Deregister(s); _ = r.Registry.Register(s, opts...) }()
@@ -118,15 +131,38 @@ func (r *remote) Watch() (registry.Watcher, error) {
 		return endless{w}, err
 	case "WatchSlowly":
 		return &stutter{Watcher: w}, err
+	case "WatchOverWipe":
+		return &deaf{w, func(result *registry.Result) bool { return result.Action == registry.Delete }}, err
+	case "WatchOverCut":
+		return &deaf{w, func(*registry.Result) bool { return r.wasCut() }}, err
 	}
 	return w, err
 }
 
 func (r *remote) Close() error {
-	if r.mistake == "Close" {
+	switch r.mistake {
+	case "Close":
 		return nil
+	case "Pause":
+		for r.reach() != nil {
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 	return r.Registry.Close()
+}
+
+// deaf does not tell everything.
+type deaf struct {
+	registry.Watcher
+	to func(*registry.Result) bool
+}
+
+func (d *deaf) Next() (*registry.Result, error) {
+	for {
+		if r, err := d.Watcher.Next(); err != nil || !d.to(r) {
+			return r, err
+		}
+	}
 }
 
 // endless does not stop.
@@ -185,7 +221,10 @@ func run(t *testing.T, mistake string) {
 // mistakeEnv makes the suite run against an implementation with that mistake.
 const mistakeEnv = "REGISTRYTEST_MISTAKE"
 
-func TestSuite(t *testing.T) { run(t, os.Getenv(mistakeEnv)) }
+func TestSuite(t *testing.T) {
+	t.Setenv(suite.Env, "") // it is no plugin
+	run(t, os.Getenv(mistakeEnv))
+}
 
 // TestTheSuiteFindsMistakes: each mistake is named after the test that must fail because of it.
 func TestTheSuiteFindsMistakes(t *testing.T) {
@@ -195,10 +234,11 @@ func TestTheSuiteFindsMistakes(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	for _, mistake := range []string{
-		"Fields", "Nodes", "Update", "Deregister", "NotFound", "List", "Copies", "Invalid", "TTL",
-		"Watch", "WatchStop", "WatchSlowly", "Close",
+		"Fields", "Nodes", "Update", "Deregister", "NotFound", "List", "Copies", "Invalid", "TTL", "TTLOfTwoNodes",
+		"Watch", "WatchStop", "WatchSlowly", "Close", "WatchOverWipe", "WatchOverCut", "Pause",
 	} {
 		t.Run(mistake, func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command(self, "-test.run=^TestSuite$/^"+mistake+"$")
 			cmd.Env = append(os.Environ(), mistakeEnv+"="+mistake)
 			out, err := cmd.CombinedOutput()

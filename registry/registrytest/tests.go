@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -381,6 +383,30 @@ func testTTL(t *testing.T, b *backend) {
 	require.Empty(t, w.results)
 }
 
+// testTTLOfTwoNodes: two nodes of one service, registered by one process, live and end each for itself.
+func testTTLOfTwoNodes(t *testing.T, b *backend) {
+	one, two := b.open(t), b.open(t)
+	ttl := 2 * b.TTL
+	w := b.watch(t, two)
+	w.patience += ttl
+	table := make(map[string]*registry.Service)
+	there := func(s *registry.Service) func() bool { return func() bool { return table[keys(s)[0]] != nil } }
+	gone := func(s *registry.Service) func() bool { return func() bool { return table[keys(s)[0]] == nil } }
+	kept, left := b.service("kept"), b.service("left")
+	k := b.keepFor(t, one, kept, ttl)
+	defer stop(t, k, b.Within)
+	for range 2 {
+		register(t, one, left, registry.TTL(ttl))
+		w.until(t, "the second node", table, there(left))
+		w.until(t, "the end of the second node, which nobody refreshed", table, gone(left))
+		b.sees(t, two, b.prefix, kept)
+	}
+	other := b.keepFor(t, one, left, ttl)
+	w.until(t, "the second node", table, there(left))
+	stop(t, other, b.Within)
+	b.sees(t, two, b.prefix, kept)
+}
+
 func testWatch(t *testing.T, b *backend) {
 	one, two := b.open(t), b.open(t)
 	readers := []*reader{b.watch(t, one), b.watch(t, one), b.watch(t, two)}
@@ -500,7 +526,8 @@ func testManyNodes(t *testing.T, b *backend) {
 	b.seesWithin(t, 4*b.Within, two, b.prefix, want)
 	table := make(map[string]*registry.Service)
 	w.until(t, "all nodes", table, func() bool { return len(table) == len(want.Nodes) })
-	t.Logf("%d nodes: registered in %v, all seen by another instance after %v", len(want.Nodes), registered, time.Since(start))
+	b.suite.Measure(t, fmt.Sprint(len(want.Nodes), " nodes registered"), registered.String())
+	b.suite.Measure(t, fmt.Sprint(len(want.Nodes), " nodes seen by another instance"), time.Since(start).String())
 
 	require.NoError(t, one.Deregister(want))
 	b.seesWithin(t, 4*b.Within, two, b.prefix)
@@ -546,7 +573,7 @@ func testClose(t *testing.T, b *backend) {
 	r := b.Open(t)
 	c, ok := r.(io.Closer)
 	if !ok {
-		t.Skip("it holds no resources: no io.Closer")
+		b.suite.NotClaimed(t, "io.Closer, it holds no resources")
 	}
 	register(t, r, b.service("a"))
 	w := b.watch(t, r) // waits in Next
@@ -575,6 +602,14 @@ func testClose(t *testing.T, b *backend) {
 func (b *backend) keep(t *testing.T, r registry.Registry, s *registry.Service) *registry.Keeper {
 	t.Helper()
 	k, err := registry.Keep(r, s, b.lifetime(), 2*b.TTL, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return k
+}
+
+// keepFor refreshes four times in a TTL.
+func (b *backend) keepFor(t *testing.T, r registry.Registry, s *registry.Service, ttl time.Duration) *registry.Keeper {
+	t.Helper()
+	k, err := registry.Keep(r, s, ttl, ttl/4, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return k
 }
@@ -629,6 +664,169 @@ func testWipe(t *testing.T, b *backend) {
 	b.works(t, one, two)
 }
 
+// follow keeps a table as a client has it: what a watcher tells, and, only when one ended with an error, what is there.
+type follow struct {
+	b       *backend
+	r       registry.Registry
+	quit    chan struct{}
+	mu      sync.Mutex
+	watcher registry.Watcher
+	table   map[string]*registry.Service
+}
+
+func (b *backend) follow(t *testing.T, r registry.Registry) *follow {
+	t.Helper()
+	f := &follow{b: b, r: r, quit: make(chan struct{}), table: make(map[string]*registry.Service)}
+	require.NoError(t, f.watch())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for f.next() {
+		}
+	}()
+	t.Cleanup(func() {
+		close(f.quit)
+		f.mu.Lock()
+		f.watcher.Stop()
+		f.mu.Unlock()
+		<-done
+	})
+	return f
+}
+
+func (f *follow) watch() error {
+	w, err := f.r.Watch()
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watcher = w
+	select {
+	case <-f.quit:
+		w.Stop()
+	default:
+	}
+	return nil
+}
+
+// next reports false when it is over.
+func (f *follow) next() bool {
+	result, err := f.watcher.Next() // only this goroutine changes it
+	if err == nil {
+		f.apply(result, f.b.prefix)
+		return true
+	}
+	for err != nil {
+		f.watcher.Stop()
+		select {
+		case <-f.quit:
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+		if err = f.watch(); err == nil { // watch anew, then get again
+			err = f.read(f.r, f.b.prefix)
+		}
+	}
+	return true
+}
+
+func (f *follow) apply(r *registry.Result, prefix string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range keys(r.Service) {
+		switch {
+		case !strings.HasPrefix(r.Service.Name, prefix):
+		case r.Action == registry.Delete:
+			delete(f.table, key)
+		default:
+			f.table[key] = r.Service
+		}
+	}
+}
+
+func (f *follow) read(r registry.Registry, name string) error {
+	services, err := r.GetService(name)
+	if err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.table)
+	for _, s := range services {
+		for _, n := range s.Nodes {
+			single := s.Clone()
+			single.Nodes = []*registry.Node{n}
+			f.table[keys(single)[0]] = single
+		}
+	}
+	return nil
+}
+
+// has waits until the table is exactly want, of one node each.
+func (f *follow) has(t *testing.T, within time.Duration, want ...*registry.Service) {
+	t.Helper()
+	ok := eventually(within, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, s := range want {
+			if got := f.table[keys(s)[0]]; got == nil || !s.Equal(got) {
+				return false
+			}
+		}
+		return len(f.table) == len(want)
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.True(t, ok, "a watcher that was there all the time knows, after %v, %v; want %v", within, f.table, want)
+}
+
+// testWatchOverWipe: what is gone because the backend lost it is told to those who watched before.
+func testWatchOverWipe(t *testing.T, b *backend) {
+	one, two := b.open(t), b.open(t)
+	f := b.follow(t, two)
+	kept, lost := b.service("kept"), b.service("lost")
+	k := b.keep(t, one, kept)
+	defer stop(t, k, b.Within)
+	register(t, one, lost)
+	f.has(t, b.Within, kept, lost)
+	b.Wipe(t)
+	f.has(t, b.comesBack(), kept)
+	late := b.service("late")
+	require.True(t, eventually(b.comesBack(), func() bool { return one.Register(late) == nil }))
+	f.has(t, b.comesBack(), kept, late)
+}
+
+// testWatchOverCut: what changed while a watcher was cut off is told when it is back.
+func testWatchOverCut(t *testing.T, b *backend) {
+	one, two := b.open(t), b.open(t)
+	f := b.follow(t, two)
+	stays, goes, changes, comes := b.service("stays"), b.service("goes"), b.service("changes"), b.service("comes")
+	for _, s := range []*registry.Service{stays, goes, changes} {
+		register(t, one, s)
+	}
+	f.has(t, b.Within, stays, goes, changes)
+	heal := sync.OnceFunc(b.Cut(t, two))
+	defer heal()
+	require.NoError(t, one.Deregister(goes))
+	changes.Nodes[0].Address = "198.51.100.1:1"
+	register(t, one, changes)
+	register(t, one, comes)
+	b.sees(t, one, b.prefix, b.whole(stays, changes, comes))
+	heal()
+	f.has(t, b.comesBack(), stays, changes, comes)
+}
+
+// whole puts the nodes of all together, as GetService does.
+func (b *backend) whole(all ...*registry.Service) *registry.Service {
+	s := b.service()
+	for _, single := range all {
+		s.Nodes = append(s.Nodes, single.Nodes...)
+	}
+	slices.SortFunc(s.Nodes, func(a, b *registry.Node) int { return strings.Compare(a.ID, b.ID) })
+	return s
+}
+
 func testRestart(t *testing.T, b *backend) {
 	one, two := b.open(t), b.open(t)
 	s := b.service("a")
@@ -641,12 +839,17 @@ func testRestart(t *testing.T, b *backend) {
 }
 
 func testPause(t *testing.T, b *backend) {
-	one, two := b.open(t), b.open(t)
+	one, two, leaves := b.open(t), b.open(t), b.Open(t)
 	s := b.service("a")
 	k := b.keep(t, one, s)
+	w := b.watch(t, leaves)
 	resume := sync.OnceFunc(b.Pause(t))
 	defer resume()
 	b.bounded(t, one)
+	if c, ok := leaves.(io.Closer); ok {
+		b.returns(t, "Close", func() { _ = c.Close() })
+		w.ends(t, registry.ErrClosed)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), b.Within)
 	defer cancel()
 	err := k.Stop(ctx) // does not hang
@@ -679,21 +882,28 @@ func testCut(t *testing.T, b *backend) {
 // bounded makes each call once, whatever it answers.
 func (b *backend) bounded(t *testing.T, r registry.Registry) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = r.Register(b.service("bounded"))
-		_ = r.Deregister(b.service("bounded"))
-		_, _ = r.GetService(b.prefix)
-		_, _ = r.ListServices()
+	b.returns(t, "Register", func() { _ = r.Register(b.service("bounded")) })
+	b.returns(t, "Deregister", func() { _ = r.Deregister(b.service("bounded")) })
+	b.returns(t, "GetService", func() { _, _ = r.GetService(b.prefix) })
+	b.returns(t, "ListServices", func() { _, _ = r.ListServices() })
+	b.returns(t, "Watch", func() {
 		if w, err := r.Watch(); err == nil {
 			w.Stop()
 		}
+	})
+}
+
+func (b *backend) returns(t *testing.T, what string, call func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		call()
 	}()
 	select {
 	case <-done:
-	case <-time.After(5 * (b.Within + 10*time.Second)):
-		require.FailNow(t, "a call is not bounded by a timeout")
+	case <-time.After(b.Within + 10*time.Second):
+		require.FailNow(t, what+" is not bounded by a timeout")
 	}
 }
 
@@ -762,7 +972,7 @@ func testStopped(t *testing.T, b *backend) {
 	p := b.Spawn(t, s, b.TTL)
 	w.expect(t, registry.Create, s)
 	if p.Stop == nil {
-		t.Skip("not claimed: fault Stop")
+		b.suite.NotClaimed(t, "fault Stop")
 	}
 	p.Stop()
 	w.expect(t, registry.Delete, s)
