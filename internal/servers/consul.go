@@ -14,6 +14,9 @@ import (
 	"testing"
 )
 
+// ConsulVersion is the one that `make servers` builds.
+const ConsulVersion = "1.20.1"
+
 // Consul starts a Consul server of its own, one agent. config is added to its configuration, as JSON or HCL.
 func Consul(t testing.TB, config ...string) *Server {
 	t.Helper()
@@ -32,8 +35,9 @@ func Consul(t testing.TB, config ...string) *Server {
 			"-data-dir="+s.Dir, "-log-level=warn", "-hcl", ports, "-hcl", "performance { raft_multiplier = 1 }",
 			"-hcl", "disable_update_check = true", "-config-file="+extra)
 	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no goroutine stays
 	s.ready = func() error {
-		resp, err := http.Get("http://" + addr + "/v1/status/leader")
+		resp, err := client.Get("http://" + addr + "/v1/status/leader")
 		if err != nil {
 			return err
 		}

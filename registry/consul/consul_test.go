@@ -1,0 +1,134 @@
+//go:build unix
+
+package consul
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/registry"
+	"github.com/plugmicro/micro/registry/registrytest"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+// childEnv makes of the test binary a program that keeps a service registered, so that it can be killed.
+const childEnv = "CONSUL_TEST_CHILD"
+
+type job struct {
+	Address string
+	Service *registry.Service
+	TTL     time.Duration
+}
+
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		if err := child(text); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func child(text string) error {
+	var j job
+	if err := json.Unmarshal([]byte(text), &j); err != nil {
+		return err
+	}
+	r, err := Open(settings(j.Address), nil)
+	if err != nil {
+		return err
+	}
+	if _, err := registry.Keep(r, j.Service, j.TTL, 0, nil); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
+	return nil
+}
+
+func spawn(t *testing.T, j job) registrytest.Process {
+	text, err := json.Marshal(j)
+	require.NoError(t, err)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	kill := sync.OnceFunc(func() {
+		require.NoError(t, cmd.Process.Kill())
+		require.ErrorContains(t, cmd.Wait(), "killed")
+		_ = stdin.Close()
+	})
+	t.Cleanup(kill)
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	return registrytest.Process{
+		Kill:     kill,
+		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
+		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
+	}
+}
+
+// settings are the defaults, for the given agents.
+func settings(address ...string) Config {
+	return Config{
+		Address: address, Timeout: 2 * time.Second, Consistency: "default",
+		Check: "ttl", CheckInterval: time.Second, DeregisterCritical: time.Minute,
+	}
+}
+
+func open(t *testing.T, c Config) *Registry {
+	r, err := Open(c, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.Close()) })
+	return r
+}
+
+func TestConformance(t *testing.T) {
+	server := servers.Consul(t)
+	registrytest.Run(t, func(*testing.T) registrytest.Harness {
+		proxies := make(map[registry.Registry]*servers.Proxy)
+		return registrytest.Harness{
+			Backend:         "Consul " + servers.ConsulVersion,
+			LargestMetadata: 24 << 10,
+			Open: func(t *testing.T) registry.Registry {
+				proxy, err := servers.NewProxy(server.Addr)
+				require.NoError(t, err)
+				t.Cleanup(proxy.Close)
+				r, err := Open(settings(proxy.Addr()), nil)
+				require.NoError(t, err)
+				proxies[r] = proxy
+				return r
+			},
+			Wipe:    func(t *testing.T) { server.Wipe(t) },
+			Restart: func(t *testing.T) { server.Restart(t) },
+			Pause:   func(t *testing.T) func() { return server.Pause(t) },
+			Cut: func(t *testing.T, r registry.Registry) func() {
+				proxies[r].Blackhole()
+				return proxies[r].Heal
+			},
+			Spawn: func(t *testing.T, s *registry.Service, ttl time.Duration) registrytest.Process {
+				return spawn(t, job{server.Addr, s, ttl})
+			},
+		}
+	})
+}

@@ -1,0 +1,226 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/plugmicro/micro/registry"
+)
+
+const (
+	marker      = "micro"  // the tag of all that Micro registers, and the name of its checks
+	checkPrefix = "micro:" // of the ID of the TTL check; what follows is the ID of the service
+
+	// forever is the TTL of what has none. There is a check all the same: watchers look at nothing else.
+	forever = 100 * 365 * 24 * time.Hour
+)
+
+// registration is one node as the agent is to have it.
+type registration struct {
+	*api.AgentServiceRegistration
+	content string // digest of what watchers are told
+}
+
+func (r *Registry) registration(single *registry.Service, ttl time.Duration) (registration, error) {
+	n := single.Nodes[0]
+	meta, content, err := pack(single)
+	if err != nil {
+		return registration{}, err
+	}
+	id := serviceID(single.Name, n.ID)
+	if ttl <= 0 {
+		ttl = forever
+	}
+	heartbeat := &api.AgentServiceCheck{
+		CheckID: checkPrefix + id, Name: marker, TTL: ttl.String(), Status: api.HealthPassing,
+		Notes: notes(content, single.Version),
+	}
+	if r.config.DeregisterCritical > 0 {
+		heartbeat.DeregisterCriticalServiceAfter = r.config.DeregisterCritical.String()
+	}
+	reg := &api.AgentServiceRegistration{
+		ID: id, Name: serviceName(single.Name), Tags: append([]string{marker}, r.config.Tags...), Meta: meta,
+		Checks: api.AgentServiceChecks{heartbeat},
+	}
+	reg.Address, reg.Port = hostPort(n.Address)
+	probe, err := r.probe.check(single.Name, n)
+	if err != nil {
+		return registration{}, err
+	}
+	if probe != nil {
+		probe.CheckID, probe.Name = "probe:"+id, marker+" "+r.probe.kind
+		probe.Interval = r.config.CheckInterval.String()
+		probe.Timeout = probe.Interval
+		probe.DeregisterCriticalServiceAfter = heartbeat.DeregisterCriticalServiceAfter
+		reg.Checks = append(reg.Checks, probe)
+	}
+	whole, err := json.Marshal(reg)
+	if err != nil {
+		return registration{}, err
+	}
+	meta[metaStamp] = digest(whole)
+	return registration{reg, content}, nil
+}
+
+// hostPort is the address as Consul has it, empty where the address is something else.
+func hostPort(address string) (host string, port int) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		host = "" // which Consul refuses; it shows the address of its own host then
+	}
+	return host, int(n)
+}
+
+func (r *Registry) Register(s *registry.Service, opts ...registry.RegisterOption) error {
+	if r.ctx.Err() != nil {
+		return registry.ErrClosed
+	}
+	if err := registry.Validate(s); err != nil {
+		return err
+	}
+	ttl := registry.NewRegisterOptions(opts...).TTL
+	var regs []registration
+	for _, n := range s.Nodes { // all or nothing
+		one := *s
+		one.Nodes = []*registry.Node{n}
+		reg, err := r.registration(&one, ttl)
+		if err != nil {
+			return err
+		}
+		regs = append(regs, reg)
+	}
+	for _, reg := range regs {
+		err := r.agents.do(r.ctx, func(ctx context.Context, a *agent) error { return r.register(ctx, a, reg) })
+		if err != nil {
+			return r.failed("register "+s.Name, err)
+		}
+	}
+	return nil
+}
+
+// register refreshes what the agent has, if it has it and nobody changed it.
+func (r *Registry) register(ctx context.Context, a *agent, reg registration) error {
+	opts := (&api.QueryOptions{}).WithContext(ctx)
+	if r.noted(reg.ID, a) {
+		has, _, err := a.client.Agent().Service(reg.ID, opts)
+		if err == nil && has.Meta[metaStamp] == reg.Meta[metaStamp] {
+			err = a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts)
+			if err == nil {
+				return nil
+			}
+		}
+		if err != nil && !isUnknown(err) {
+			return err
+		}
+	}
+	r.note(reg.ID, a)
+	err := a.client.Agent().ServiceRegisterOpts(reg.AgentServiceRegistration, api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	// A check that was there before keeps its status, which may be critical.
+	if err := a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts); err != nil {
+		return err
+	}
+	if err := untilVisible(ctx, a, reg); err != nil {
+		r.log.Warn("registered with the agent, but not yet to be found: its servers may be in trouble, it goes on trying",
+			"agent", a.name, "service", reg.Name, "error", err)
+	}
+	return nil
+}
+
+// untilVisible waits until the agent has told the servers, so that who registers can be found at once.
+func untilVisible(ctx context.Context, a *agent, reg registration) error {
+	opts := &api.QueryOptions{Filter: fmt.Sprintf("CheckID == %q", checkPrefix+reg.ID)}
+	for {
+		var checks []check
+		if deadline, ok := ctx.Deadline(); ok {
+			opts.WaitTime = max(time.Until(deadline), time.Millisecond)
+		}
+		meta, err := a.client.Raw().Query("/v1/health/checks/"+reg.Name, &checks, opts.WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		for _, c := range checks {
+			if c.content() == reg.content && c.Status == api.HealthPassing {
+				return nil
+			}
+		}
+		opts.WaitIndex = max(1, meta.LastIndex)
+	}
+}
+
+// note keeps in mind who may have to forget the instance.
+func (r *Registry) note(id string, a *agent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.own[id] == nil {
+		r.own[id] = make(map[*agent]bool)
+	}
+	r.own[id][a] = true
+}
+
+func (r *Registry) noted(id string, a *agent) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.own[id][a]
+}
+
+func (r *Registry) Deregister(s *registry.Service) error {
+	if r.ctx.Err() != nil {
+		return registry.ErrClosed
+	}
+	for _, n := range s.Nodes {
+		if err := r.deregister(serviceID(s.Name, n.ID)); err != nil {
+			return r.failed("deregister "+s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *Registry) deregister(id string) error {
+	var done *agent
+	err := r.agents.do(r.ctx, func(ctx context.Context, a *agent) error {
+		done = a
+		return forget(ctx, a, id)
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	others := r.own[id]
+	delete(r.own, id)
+	delete(others, done)
+	r.mu.Unlock()
+	for a := range others {
+		ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
+		err := forget(ctx, a, id)
+		cancel()
+		if err != nil {
+			r.log.Warn("an agent that was left still has the service until its TTL passes", "agent", a.name, "id", id,
+				"error", explain(a, err, r.config.Timeout))
+		}
+	}
+	return nil
+}
+
+func forget(ctx context.Context, a *agent, id string) error {
+	err := a.client.Agent().ServiceDeregisterOpts(id, (&api.QueryOptions{}).WithContext(ctx))
+	if isUnknown(err) {
+		return nil
+	}
+	return err
+}
