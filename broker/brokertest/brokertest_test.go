@@ -2,6 +2,8 @@ package brokertest_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -17,6 +19,7 @@ import (
 	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/broker/brokertest"
 	"github.com/plugmicro/micro/broker/memory"
+	"github.com/plugmicro/micro/internal/suite"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -36,7 +39,7 @@ var mutants = map[string]struct {
 	noticed []string
 	mutate  func(*mutant)
 }{
-	"loses one in a hundred": {[]string{"ConcurrentPublishers", "MembersComeAndGo"}, func(m *mutant) {
+	"loses one in a hundred": {[]string{"ConcurrentPublishers", "MembersComeAndGo", "PublishLatency"}, func(m *mutant) {
 		var n atomic.Int32
 		m.publish = func(ctx context.Context, topic string, msgs ...*broker.Message) error {
 			msgs = slices.DeleteFunc(slices.Clone(msgs), func(*broker.Message) bool { return n.Add(1)%100 == 0 })
@@ -48,6 +51,38 @@ var mutants = map[string]struct {
 			msgs = slices.Clone(msgs)
 			slices.Reverse(msgs)
 			return m.Broker.Publish(ctx, topic, msgs...)
+		}
+	}},
+	"handles some later": {[]string{"MembersComeAndGo", "KeysKeepTheirOrder"}, func(m *mutant) {
+		var n atomic.Int32
+		m.handle = func(h broker.Handler) broker.Handler {
+			return func(ctx context.Context, msg *broker.Message) error {
+				if n.Add(1)%97 > 0 {
+					return h(ctx, msg)
+				}
+				time.AfterFunc(200*time.Millisecond, func() { h(ctx, msg) })
+				return nil
+			}
+		}
+	}},
+	"counts headers as body": {[]string{"LargestBody", "DeadLetterOfTheLargest"}, func(m *mutant) {
+		m.publish = func(ctx context.Context, topic string, msgs ...*broker.Message) error {
+			for _, msg := range msgs {
+				if n := len(msg.Body) + len(fmt.Sprint(msg.Header)); n > broker.CapabilitiesOf(m.Broker).MaxBody+1000 {
+					return fmt.Errorf("%d bytes: %w", n, broker.ErrTooLarge)
+				}
+			}
+			return m.Broker.Publish(ctx, topic, msgs...)
+		}
+	}},
+	"tries again what is permanent": {[]string{"PermanentIsNotTriedAgain"}, func(m *mutant) {
+		m.handle = func(h broker.Handler) broker.Handler {
+			return func(ctx context.Context, msg *broker.Message) error {
+				if err := h(ctx, msg); err != nil {
+					return errors.New(err.Error())
+				}
+				return nil
+			}
 		}
 	}},
 	"has no keys": {[]string{"FieldsArriveEqual", "KeysKeepTheirOrder", "KeysKeepTheirOrderInAGroup", "OrderIsKeptOverRetries"}, func(m *mutant) {
@@ -196,11 +231,11 @@ var mutants = map[string]struct {
 		}
 	}},
 	"leaks": {[]string{"PublishNothing"}, func(*mutant) { go func() { select {} }() }},
-	"denies its groups": {[]string{"GroupIsUnsupported"}, func(m *mutant) {
+	"denies its groups": {[]string{"NotClaimedIsUnsupported"}, func(m *mutant) {
 		m.can = broker.CapabilitiesOf(m.Broker)
 		m.can.Groups = false
 	}},
-	"denies its order": {[]string{"KeyIsUnsupported"}, func(m *mutant) {
+	"denies its order": {[]string{"NotClaimedIsUnsupported"}, func(m *mutant) {
 		m.can = broker.CapabilitiesOf(m.Broker)
 		m.can.Ordered = false
 	}},
@@ -240,6 +275,7 @@ func TestMutant(t *testing.T) {
 	if !chosen {
 		return
 	}
+	t.Setenv(suite.Env, "") // it is no plugin
 	brokertest.Run(t, brokertest.Harness{Timeout: time.Second, Open: func(t testing.TB) broker.Broker {
 		b := &mutant{Broker: open(t)}
 		m.mutate(b)

@@ -3,6 +3,8 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,23 +16,23 @@ import (
 	"github.com/plugmicro/micro/broker"
 )
 
-func ordered(c broker.Capabilities) bool { return c.Ordered }
-
 var deliveryTests = []test{
-	{"FieldsArriveEqual", anyBroker, fieldsArriveEqual},
-	{"LargestBody", anyBroker, largestBody},
-	{"IDsAreGiven", anyBroker, idsAreGiven},
-	{"PublishCopies", anyBroker, publishCopies},
-	{"HandlersHaveTheirOwnCopy", func(c broker.Capabilities) bool { return c.FanOut }, handlersHaveTheirOwnCopy},
-	{"SubscribeReturnsOnceBound", anyBroker, subscribeReturnsOnceBound},
-	{"SubscriptionOutlivesItsContext", anyBroker, subscriptionOutlivesItsContext},
-	{"PublishNothing", anyBroker, publishNothing},
-	{"TopicsDoNotMix", anyBroker, topicsDoNotMix},
-	{"ConcurrentPublishers", anyBroker, concurrentPublishers},
-	{"ConcurrencyIsHeld", anyBroker, concurrencyIsHeld},
-	{"BatchKeepsItsOrder", ordered, batchKeepsItsOrder},
-	{"KeysKeepTheirOrder", ordered, keysKeepTheirOrder},
-	{"Backpressure", func(c broker.Capabilities) bool { return c.Backpressure }, backpressure},
+	{"FieldsArriveEqual", nil, fieldsArriveEqual},
+	{"LargestBody", nil, largestBody},
+	{"IDsAreGiven", nil, idsAreGiven},
+	{"PublishCopies", nil, publishCopies},
+	{"HandlersHaveTheirOwnCopy", needs{"FanOut"}, handlersHaveTheirOwnCopy},
+	{"SubscribeReturnsOnceBound", nil, subscribeReturnsOnceBound},
+	{"SubscriptionOutlivesItsContext", nil, subscriptionOutlivesItsContext},
+	{"PublishNothing", nil, publishNothing},
+	{"TopicsDoNotMix", nil, topicsDoNotMix},
+	{"ConcurrentPublishers", nil, concurrentPublishers},
+	{"ConcurrencyIsHeld", nil, concurrencyIsHeld},
+	{"BatchKeepsItsOrder", needs{"Ordered"}, batchKeepsItsOrder},
+	{"KeysKeepTheirOrder", needs{"Ordered"}, keysKeepTheirOrder},
+	{"Backpressure", needs{"Backpressure"}, backpressure},
+	{"SlowSubscriberIsBounded", needs{"not Backpressure"}, slowSubscriberIsBounded},
+	{"PublishLatency", nil, publishLatency},
 }
 
 func fieldsArriveEqual(r *rig) {
@@ -92,18 +94,42 @@ func requireEqual(r *rig, want, got *broker.Message) {
 		want.ID, len(want.Body), len(got.Body))
 }
 
+// largestBody also has one with as much of everything else as there may be: it does not count as body.
 func largestBody(r *rig) {
 	b, topic := r.open(), r.name()
-	m := r.messages(1, 1)[0]
-	m.Body = make([]byte, r.can.MaxBody)
-	for i := range m.Body {
-		m.Body[i] = byte(i * 31)
+	sent := r.messages(2, 1)
+	for _, m := range sent {
+		m.Body = r.largest()
+	}
+	all := sent[1]
+	all.ID += strings.Repeat("i", broker.MaxID-len(all.ID))
+	if r.can.Ordered {
+		all.Key = strings.Repeat("k", broker.MaxKey)
+	}
+	all.Header = map[string]string{}
+	for i := range broker.MaxHeaders {
+		all.Header[fmt.Sprintf("header-%02d", i)] = strings.Repeat("v", broker.MaxHeaderBytes/broker.MaxHeaders-len("header-00"))
 	}
 	in := &inbox{}
 	r.own(b, topic, in.handle)
-	r.publish(b, topic, m)
-	r.once([]*broker.Message{m}, in)
-	requireEqual(r, m, in.messages()[0])
+	r.publish(b, topic, sent[0])
+	r.publish(b, topic, sent[1])
+	r.once(sent, in)
+	for _, got := range in.messages() {
+		want := sent[0]
+		if got.ID == all.ID {
+			want = all
+		}
+		requireEqual(r, want, got)
+	}
+}
+
+func (r *rig) largest() []byte {
+	body := make([]byte, r.can.MaxBody)
+	for i := range body {
+		body[i] = byte(i * 31)
+	}
+	return body
 }
 
 func idsAreGiven(r *rig) {
@@ -114,7 +140,7 @@ func idsAreGiven(r *rig) {
 	for range 50 {
 		r.publish(b, topic, m, m)
 	}
-	r.eventually("100 different IDs", func() bool { return len(in.ids()) == 100 })
+	r.eventually("100 different IDs", func() bool { return in.different() == 100 })
 	require.NotContains(r, in.ids(), "")
 	require.Equal(r, &broker.Message{Body: []byte("no ID")}, m, "the publisher's message stays as it is")
 }
@@ -128,7 +154,7 @@ func publishCopies(r *rig) {
 		m.ID, m.Header["n"], m.Body[0] = broker.NewID(), fmt.Sprint(i), byte(i)
 		r.publish(b, topic, m)
 	}
-	r.eventually("100 messages", func() bool { return len(in.ids()) == 100 })
+	r.eventually("100 messages", func() bool { return in.different() == 100 })
 	seen := map[string]bool{}
 	for _, m := range in.messages() {
 		require.Equal(r, fmt.Sprint(m.Body[0]), m.Header["n"])
@@ -300,6 +326,32 @@ func requireOrder(r *rig, sent []*broker.Message, in *inbox) {
 	}
 }
 
+// requireFirsts checks that each key's messages arrived first as they were sent. That some arrived again is no offence.
+func requireFirsts(r *rig, sent []*broker.Message, in *inbox) {
+	r.Helper()
+	if !r.can.Ordered {
+		return
+	}
+	want, got, seen := map[string][]string{}, map[string][]string{}, map[string]bool{}
+	for _, m := range sent {
+		want[m.Key] = append(want[m.Key], string(m.Body))
+	}
+	for _, m := range in.messages() {
+		if !seen[m.ID] {
+			seen[m.ID] = true
+			got[m.Key] = append(got[m.Key], string(m.Body))
+		}
+	}
+	for key := range want {
+		require.Equal(r, want[key], got[key], "order of %s", key)
+	}
+}
+
+// duplicates are how many messages arrived again.
+func duplicates(in *inbox) int {
+	return len(in.messages()) - in.different()
+}
+
 // oneOfAKey notices when handlers run for the same key at the same time.
 type oneOfAKey struct {
 	running sync.Map
@@ -346,4 +398,68 @@ func backpressure(r *rig) {
 		taken = append(taken, m)
 	}
 	require.FailNow(r, "no backpressure", "%d bytes were published to a subscriber that stands still", limit)
+}
+
+// slowSubscriberIsBounded publishes far more than a subscriber that stands still may keep. All of it is handled later.
+func slowSubscriberIsBounded(r *rig) {
+	publisher, topic, group := r.open(), r.name(), r.name()
+	in, started, free := &inbox{}, make(chan struct{}), make(chan struct{})
+	begin, release := sync.OnceFunc(func() { close(started) }), sync.OnceFunc(func() { close(free) })
+	defer release()
+	var opts []broker.SubscribeOption
+	if r.can.Groups {
+		opts = append(opts, broker.Group(group))
+	}
+	r.subscribe(r.open(), topic, func(ctx context.Context, m *broker.Message) error {
+		begin()
+		select {
+		case <-free:
+			m.Body = nil
+			return in.handle(ctx, m)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}, opts...)
+	before := heap()
+	body := make([]byte, min(r.can.MaxBody, 64<<10))
+	var sent []*broker.Message
+	for len(sent)*len(body) < 3*r.harness.Buffered {
+		batch := r.messages(16, 4)
+		for _, m := range batch {
+			m.Body = body
+		}
+		r.publish(publisher, topic, batch...)
+		sent = append(sent, batch...)
+	}
+	receive(r, "the handler", started)
+	grown := heap() - before
+	r.suite.Measure(r.T, "memory of a subscriber that stands still", fmt.Sprintf("%.1f of %.1f MiB", float64(grown)/(1<<20), float64(len(sent)*len(body))/(1<<20)))
+	require.Less(r, int(grown), r.harness.Buffered, "bytes of memory in use")
+	release()
+	r.all(sent, in)
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// publishLatency measures, and fails only if a message is lost: how fast this machine is says nothing about the plugin.
+func publishLatency(r *rig) {
+	b, topic, in := r.open(), r.name(), &inbox{}
+	r.own(r.open(), topic, in.handle)
+	sent := r.messages(320, 0)
+	var took []time.Duration
+	for _, m := range sent {
+		m.Body = make([]byte, 100)
+		start := time.Now()
+		r.publish(b, topic, m)
+		took = append(took, time.Since(start))
+	}
+	r.all(sent, in)
+	took = took[20:] // connections are made, topics are known
+	slices.Sort(took)
+	r.suite.Measure(r.T, "single publish", fmt.Sprintf("p50 %v, p99 %v", took[len(took)/2], took[len(took)*99/100]))
 }

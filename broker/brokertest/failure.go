@@ -3,6 +3,8 @@ package brokertest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/stretchr/testify/require"
@@ -10,18 +12,17 @@ import (
 	"github.com/plugmicro/micro/broker"
 )
 
-func retries(c broker.Capabilities) bool { return c.Retry }
-func buries(c broker.Capabilities) bool  { return c.Retry && c.DeadLetter }
-
 var failureTests = []test{
-	{"ErrorIsTriedAgain", retries, errorIsTriedAgain},
-	{"PanicIsTriedAgain", retries, panicIsTriedAgain},
-	{"TriesAreCounted", retries, triesAreCounted},
-	{"OrderIsKeptOverRetries", func(c broker.Capabilities) bool { return c.Retry && c.Ordered }, orderIsKeptOverRetries},
-	{"PoisonDoesNotBlockOthers", retries, poisonDoesNotBlockOthers},
-	{"DeadLetter", buries, deadLetter},
-	{"DeadLetterOfAPanic", buries, deadLetterOfAPanic},
-	{"DeadLetterIsPublishedAgain", buries, deadLetterIsPublishedAgain},
+	{"ErrorIsTriedAgain", needs{"Retry"}, errorIsTriedAgain},
+	{"PanicIsTriedAgain", needs{"Retry"}, panicIsTriedAgain},
+	{"TriesAreCounted", needs{"Retry"}, triesAreCounted},
+	{"PermanentIsNotTriedAgain", needs{"Retry", "DeadLetter"}, permanentIsNotTriedAgain},
+	{"OrderIsKeptOverRetries", needs{"Retry", "Ordered"}, orderIsKeptOverRetries},
+	{"PoisonDoesNotBlockOthers", needs{"Retry"}, poisonDoesNotBlockOthers},
+	{"DeadLetter", needs{"Retry", "DeadLetter"}, deadLetter},
+	{"DeadLetterOfAPanic", needs{"Retry", "DeadLetter"}, deadLetterOfAPanic},
+	{"DeadLetterOfTheLargest", needs{"Retry", "DeadLetter"}, deadLetterOfTheLargest},
+	{"DeadLetterIsPublishedAgain", needs{"Retry", "DeadLetter"}, deadLetterIsPublishedAgain},
 }
 
 var errBoom = errors.New("boom: größer als «zehn»")
@@ -114,6 +115,22 @@ func triesAreCounted(r *rig) {
 	}
 }
 
+func permanentIsNotTriedAgain(r *rig) {
+	b, topic, dead := r.open(), r.name(), r.name()
+	s := &stubborn{failures: forever, fail: func() error { return fmt.Errorf("wrapped: %w", broker.Permanent(errBoom)) }}
+	letters := &inbox{}
+	r.own(b, dead, letters.handle)
+	r.own(b, topic, s.handle, quick(forever), broker.DeadLetter(dead))
+	sent := r.messages(3, 1)
+	r.publish(b, topic, sent...)
+	r.once(sent, letters)
+	for _, letter := range letters.messages() {
+		require.Equal(r, 1, s.count(letter.ID))
+		require.Equal(r, "1", letter.Header[broker.HeaderAttempts])
+		require.Contains(r, letter.Header[broker.HeaderDeadReason], errBoom.Error())
+	}
+}
+
 func orderIsKeptOverRetries(r *rig) {
 	b, topic := r.open(), r.name()
 	var mu sync.Mutex
@@ -180,6 +197,24 @@ func buried(r *rig, fail func() error, reason string) {
 	want.Header[broker.HeaderAttempts] = "3"
 	want.Header[broker.HeaderDeadReason] = letter.Header[broker.HeaderDeadReason]
 	requireEqual(r, want, letter)
+}
+
+// deadLetterOfTheLargest: what a dead letter has beside the message does not make it too large.
+func deadLetterOfTheLargest(r *rig) {
+	b, topic, dead := r.open(), r.name(), r.name()
+	letters := &inbox{}
+	r.own(b, dead, letters.handle)
+	s := &stubborn{failures: forever, fail: func() error { return errors.New(strings.Repeat("why? ", 1000)) }}
+	r.own(b, topic, s.handle, quick(2), broker.DeadLetter(dead))
+	m := r.messages(1, 1)[0]
+	m.Body = r.largest()
+	m.Header = map[string]string{"k": strings.Repeat("v", broker.MaxHeaderBytes-1)}
+	r.publish(b, topic, m)
+	r.once([]*broker.Message{m}, letters)
+	letter := letters.messages()[0]
+	require.Equal(r, "2", letter.Header[broker.HeaderAttempts])
+	require.Contains(r, letter.Header[broker.HeaderDeadReason], "why? ")
+	require.True(r, string(m.Body) == string(letter.Body), "the body differs")
 }
 
 // deadLetterIsPublishedAgain does what an operator does once the handler is mended.
