@@ -20,20 +20,41 @@ const ConsulVersion = "1.20.1"
 // Consul starts a Consul server of its own, one agent. config is added to its configuration, as JSON or HCL.
 func Consul(t testing.TB, config ...string) *Server {
 	t.Helper()
+	return consulAgent(t, freePort(t), append(config, `server = true`, `bootstrap_expect = 1`, `performance { raft_multiplier = 1 }`))
+}
+
+// ConsulPair starts a Consul server, and an agent that is none, on a host of its own as far as Consul knows. The server
+// notices within a second or two that the agent is gone.
+func ConsulPair(t testing.TB) (server, agent *Server) {
+	t.Helper()
+	const soon = `gossip_lan { gossip_interval = "50ms", probe_interval = "200ms", probe_timeout = "100ms", suspicion_mult = 2 }`
+	port := freePort(t)
+	server = consulAgent(t, port, []string{`server = true`, `bootstrap_expect = 1`, `performance { raft_multiplier = 1 }`, soon})
+	agent = consulAgent(t, freePort(t), []string{fmt.Sprintf(`retry_join = ["127.0.0.1:%d"], retry_interval = "200ms"`, port), soon})
+	return server, agent
+}
+
+// consulAgent starts one; others find it on the port of gossip.
+func consulAgent(t testing.TB, gossip int, config []string) *Server {
+	t.Helper()
 	binary := need(t, "Consul", filepath.Join(Dir(), "consul", "consul"))
 	s := newServer(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	if dir := memoryDir(t); dir != "" {
+		s.Dir = dir // Consul waits for the disk at each registration
+	}
+	port := freePort(t)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	s.listen(t, addr)
-	extra := filepath.Join(t.TempDir(), "consul.hcl")
-	if err := os.WriteFile(extra, []byte(strings.Join(config, "\n")), 0o600); err != nil {
+	config = append(config,
+		fmt.Sprintf(`node_name = "test-%d"`, port),
+		fmt.Sprintf("ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }", port, freePort(t), gossip),
+		`disable_update_check = true`)
+	file := filepath.Join(t.TempDir(), "consul.hcl")
+	if err := os.WriteFile(file, []byte(strings.Join(config, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ports := fmt.Sprintf("ports { http = %s, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }",
-		strings.TrimPrefix(addr, "127.0.0.1:"), freePort(t), freePort(t))
 	s.command = func() *exec.Cmd {
-		return exec.Command(binary, "agent", "-server", "-bootstrap-expect=1", "-node=test", "-bind=127.0.0.1", "-client=127.0.0.1",
-			"-data-dir="+s.Dir, "-log-level=warn", "-hcl", ports, "-hcl", "performance { raft_multiplier = 1 }",
-			"-hcl", "disable_update_check = true", "-config-file="+extra)
+		return exec.Command(binary, "agent", "-bind=127.0.0.1", "-client=127.0.0.1", "-data-dir="+s.Dir, "-log-level=warn", "-config-file="+file)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no goroutine stays
 	s.ready = func() error {
@@ -46,7 +67,7 @@ func Consul(t testing.TB, config ...string) *Server {
 		if err != nil {
 			return err
 		}
-		if len(leader) <= len(`""`) {
+		if resp.StatusCode != http.StatusOK || len(leader) <= len(`""`) {
 			return errors.New("it has no leader yet")
 		}
 		return nil
