@@ -141,8 +141,11 @@ func (r *Registry) Close() error {
 	r.changes.Close()
 	r.cancel()
 	r.watching.Lock() // a Watch under way has started the loop then
+	followed := r.seen != nil
 	r.watching.Unlock()
-	r.loop.Wait()
+	if followed {
+		r.loop.Wait()
+	}
 	r.agents.close()
 	return nil
 }
