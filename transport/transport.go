@@ -16,7 +16,7 @@ import (
 
 // Plugins is the kind: --transport, MICRO_TRANSPORT.
 var Plugins = plugin.NewKind[Transport]("transport",
-	plugin.KindDoc("carries calls and streams"), plugin.Known("memory", "tcp"))
+	plugin.KindDoc("carries calls and streams"), plugin.Known("memory", "rabbitmq", "tcp"))
 
 // Transport makes connections. All methods are safe for concurrent use. One that holds resources of its own (a
 // connection that its Conns share) also implements io.Closer.

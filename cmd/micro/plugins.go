@@ -10,5 +10,6 @@ import (
 	_ "github.com/plugmicro/micro/registry/mdns"
 	_ "github.com/plugmicro/micro/registry/memory"
 	_ "github.com/plugmicro/micro/transport/memory"
+	_ "github.com/plugmicro/micro/transport/rabbitmq"
 	_ "github.com/plugmicro/micro/transport/tcp"
 )
