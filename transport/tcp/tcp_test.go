@@ -13,23 +13,43 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// spawn is nil where the system has no signals.
+var spawn func(testing.TB) transporttest.Process
+
 func TestConformance(t *testing.T) {
-	settings := newAuthority(t).settings()
+	settings, theirs := newAuthority(t).settings(), newAuthority(t)
+	stranger := theirs.settings()
+	stranger.CA = settings.CA
+	refused := func(configs map[string]Config) map[string]func(testing.TB) (transport.Transport, error) {
+		all := map[string]func(testing.TB) (transport.Transport, error){}
+		for wrong, c := range configs {
+			all[wrong] = func(testing.TB) (transport.Transport, error) { return New(new(plugin.Env), c) }
+		}
+		return all
+	}
 	for _, tc := range []struct {
 		name        string
 		config      Config
 		connections int // handshakes take their time
+		spawn       func(testing.TB) transporttest.Process
+		refused     map[string]Config
 	}{
-		{"plain", Config{}, 1000},
-		{"TLS", Config{TLS: settings}, 300},
-		{"mutual TLS", Config{TLS: settings, TLSMutual: true}, 300},
+		{"plain", Config{}, 1000, spawn, nil},
+		{"TLS", Config{TLS: settings}, 300, nil, map[string]Config{
+			"no TLS": {}, "the listener's authority is unknown": {TLS: plugin.TLS{CA: theirs.file}},
+		}},
+		{"mutual TLS", Config{TLS: settings, TLSMutual: true}, 300, nil, map[string]Config{
+			"no TLS": {}, "no certificate": {TLS: plugin.TLS{CA: settings.CA}}, "the certificate of a stranger": {TLS: stranger},
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			transporttest.Run(t, transporttest.Harness{
 				Open:        func(t testing.TB) transport.Transport { return open(t, tc.config) },
 				Address:     "127.0.0.1:0",
 				Connections: tc.connections,
+				Refused:     refused(tc.refused),
 				Kill:        func(_ testing.TB, c transport.Conn) { c.(*conn).raw.Close() },
+				Spawn:       tc.spawn,
 			})
 		})
 	}

@@ -2,6 +2,10 @@ package transporttest
 
 import (
 	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -9,12 +13,13 @@ import (
 )
 
 var addressTests = []test{
-	{"an address where nobody listens is an error at once", unreachable},
-	{"the end of a context ends Dial and Listen", dialContext},
-	{"an address is given once", addressInUse},
-	{"an address is free again after Close", addressFree},
-	{"limits are those of the options", limits},
-	{"both ends have a name", names},
+	{"an address where nobody listens is an error at once", unreachable, ""},
+	{"the end of a context ends Dial and Listen", dialContext, ""},
+	{"an address is given once", addressInUse, ""},
+	{"an address is free again after Close", addressFree, ""},
+	{"limits are those of the options", limits, ""},
+	{"both ends have a name", names, ""},
+	{"who has not the right credentials is refused, and holds up nobody", refused, "Refused"},
 }
 
 func unreachable(r *rig) {
@@ -24,9 +29,14 @@ func unreachable(r *rig) {
 		addr = l.Addr()
 		r.closes(l)
 	}
-	_, err := r.open().Dial(r.ctx(), addr)
-	require.ErrorIs(r, err, transport.ErrUnreachable)
-	require.ErrorContains(r, err, addr)
+	tr := r.open()
+	for range 3 {
+		start := time.Now()
+		_, err := tr.Dial(r.ctx(), addr)
+		require.ErrorIs(r, err, transport.ErrUnreachable)
+		require.ErrorContains(r, err, addr)
+		require.Less(r, time.Since(start), r.harness.Timeout/3, "it fails fast")
+	}
 }
 
 func dialContext(r *rig) {
@@ -86,4 +96,53 @@ func names(r *rig) {
 	require.NotEmpty(r, a.LocalAddr())
 	require.NotEmpty(r, b.LocalAddr())
 	require.NotEmpty(r, b.RemoteAddr())
+}
+
+// refused allows for a dialer that learns of it only when it uses the connection. The first connection that the listener
+// gives out is that of one with the right credentials.
+func refused(r *rig) {
+	for wrong, open := range r.harness.Refused {
+		l := r.listen()
+		accepted := make(chan transport.Conn, 1)
+		go func() {
+			for {
+				c, err := l.Accept(context.Background())
+				if err == nil {
+					accepted <- c
+				}
+				if err == nil || errors.Is(err, transport.ErrClosed) {
+					return // else the error is about one connection
+				}
+			}
+		}()
+		err := r.tryRefused(open, l.Addr())
+		require.Error(r, err, wrong)
+		require.NotErrorIs(r, err, context.DeadlineExceeded, wrong)
+		a, err := r.open().Dial(r.ctx(), l.Addr())
+		require.NoError(r, err)
+		defer r.closes(a)
+		b := receive(r, "Accept", accepted)
+		defer r.closes(b)
+		r.works(a, b)
+	}
+}
+
+func (r *rig) tryRefused(open func(testing.TB) (transport.Transport, error), addr string) error {
+	tr, err := open(r)
+	if err != nil {
+		return err
+	}
+	if c, ok := tr.(io.Closer); ok {
+		defer r.closes(c)
+	}
+	c, err := tr.Dial(r.ctx(), addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.inTime("Close", c.Close) }()
+	if err := c.Send(r.ctx(), make([]byte, 100)); err != nil {
+		return err
+	}
+	_, err = c.Recv(r.ctx())
+	return err
 }

@@ -2,6 +2,7 @@ package transporttest
 
 import (
 	"context"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -12,18 +13,19 @@ import (
 )
 
 var closeTests = []test{
-	{"each direction ends by itself", halfClose},
-	{"what was sent before Close arrives", closeFlushes},
-	{"the peer of a closed connection is told", peerCloses},
-	{"Close ends a Recv that waits", closeEndsRecv},
-	{"Close ends a Send that waits", closeEndsSend},
-	{"the peer's Close ends a Send that waits", peerEndsSend},
-	{"Close ends an Accept that waits", closeEndsAccept},
-	{"calls after Close are refused", afterClose},
-	{"the end of a context ends Accept and leaves the listener usable", acceptContext},
-	{"connections outlive their listener", listenerCloses},
-	{"connections that nobody accepted end with their listener", notAccepted},
-	{"many connections leave nothing behind", churn},
+	{"each direction ends by itself", halfClose, ""},
+	{"what was sent before Close arrives", closeFlushes, ""},
+	{"the peer of a closed connection is told", peerCloses, ""},
+	{"Close ends a Recv that waits", closeEndsRecv, ""},
+	{"Close ends a Send that waits", closeEndsSend, ""},
+	{"the peer's Close ends a Send that waits", peerEndsSend, ""},
+	{"Close ends an Accept that waits", closeEndsAccept, ""},
+	{"calls after Close are refused", afterClose, ""},
+	{"the end of a context ends Accept and leaves the listener usable", acceptContext, ""},
+	{"connections outlive their listener", listenerCloses, ""},
+	{"connections that nobody accepted end with their listener", notAccepted, ""},
+	{"many connections leave nothing behind", churn, ""},
+	{"a transport leaves nothing behind at its backend", closeLeavesNothing, ""},
 }
 
 func halfClose(r *rig) {
@@ -141,12 +143,35 @@ func notAccepted(r *rig) {
 	r.closes(a)
 }
 
-// churn has Run look for goroutines, and itself for descriptors.
+// closeLeavesNothing looks for queues and the like; without a backend there is nothing to see but that all closes in time.
+func closeLeavesNothing(r *rig) {
+	before := r.left()
+	near, far := r.harness.Open(r), r.harness.Open(r)
+	for range 2 {
+		l, err := far.Listen(r.ctx(), r.harness.Address)
+		require.NoError(r, err)
+		a, b, err := r.tryConnect(r.ctx(), near, l)
+		require.NoError(r, err)
+		r.works(a, b)
+		for _, c := range []io.Closer{a, b, l} {
+			r.closes(c)
+		}
+	}
+	for _, tr := range []transport.Transport{near, far} {
+		if c, ok := tr.(io.Closer); ok {
+			r.closes(c)
+		}
+	}
+	r.eventually("nothing is left at the backend", func() bool { return r.left() <= before })
+}
+
+// churn has Run look for goroutines, and itself for descriptors and for what is left at a backend.
 func churn(r *rig) {
 	l, tr := r.listen(), r.open()
 	r.works(r.connect(tr, l)) // what is opened once and kept is open now
 	before, known := descriptors(r)
-	go echoAll(l)
+	kept := r.left()
+	go Echo(l)
 	const together = 10
 	for range r.harness.Connections / together {
 		var fs []func() error
@@ -156,28 +181,17 @@ func churn(r *rig) {
 		r.together(fs...)
 	}
 	if known {
-		require.Eventually(r, func() bool { now, _ := descriptors(r); return now <= before }, r.harness.Timeout, 10*time.Millisecond,
-			"descriptors are left open")
+		r.eventually("all descriptors are closed", func() bool { now, _ := descriptors(r); return now <= before })
 	}
+	r.eventually("nothing of the connections is left at the backend", func() bool { return r.left() <= kept })
 }
 
-// echoAll sends back what it receives, on every connection that l takes, until l is closed.
-func echoAll(l transport.Listener) {
-	for {
-		c, err := l.Accept(context.Background())
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			for {
-				msg, err := c.Recv(context.Background())
-				if err != nil || c.Send(context.Background(), msg) != nil {
-					return
-				}
-			}
-		}()
+// left is what the backend has of this Run.
+func (r *rig) left() int {
+	if r.harness.Left == nil {
+		return 0
 	}
+	return r.harness.Left(r)
 }
 
 // visit connects to an echo, and closes.

@@ -11,16 +11,16 @@ import (
 )
 
 var messageTests = []test{
-	{"messages arrive in order both ways at once", inOrder},
-	{"empty, binary and largest messages arrive", sizes},
-	{"a message that is too large is refused and the connection stays usable", tooLarge},
-	{"concurrent senders lose and mix nothing", concurrentSend},
-	{"many connections are independent", manyConnections},
-	{"a message may be changed once Send returned", notAliased},
-	{"a received message stays until the next Recv", staysValid},
-	{"the end of a context ends Send and leaves the connection usable", sendContext},
-	{"the end of a context ends Recv and leaves the connection usable", recvContext},
-	{"Recv that is interrupted again and again loses nothing", recvInterrupted},
+	{"messages arrive in order both ways at once", inOrder, ""},
+	{"empty, binary and largest messages arrive", sizes, ""},
+	{"a message that is too large is refused and the connection stays usable", tooLarge, ""},
+	{"concurrent senders lose and mix nothing", concurrentSend, ""},
+	{"many connections are independent", manyConnections, ""},
+	{"a message may be changed once Send returned", notAliased, ""},
+	{"a received message stays until the next Recv", staysValid, ""},
+	{"the end of a context ends Send and leaves the connection usable", sendContext, ""},
+	{"the end of a context ends Recv and leaves the connection usable", recvContext, ""},
+	{"Recv that is interrupted again and again loses nothing", recvInterrupted, ""},
 }
 
 func inOrder(r *rig) {

@@ -11,10 +11,10 @@ import (
 )
 
 var pressureTests = []test{
-	{"a peer that does not receive makes Send wait in bounded memory", slowReader},
-	{"a sender that waits goes on when the peer receives", slowReaderGoesOn},
-	{"one that waits does not hold up the other direction", otherDirection},
-	{"one that waits does not hold up other connections", otherConnections},
+	{"a peer that does not receive makes Send wait in bounded memory", slowReader, ""},
+	{"a sender that waits goes on when the peer receives", slowReaderGoesOn, ""},
+	{"one that waits does not hold up the other direction", otherDirection, ""},
+	{"one that waits does not hold up other connections", otherConnections, ""},
 }
 
 // slowReader also shows that the Sends whose contexts ended sent nothing.

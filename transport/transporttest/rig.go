@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/suite"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -23,11 +24,13 @@ const short = 100 * time.Millisecond
 type rig struct {
 	*testing.T
 	harness Harness
+	suite   *suite.Suite
 }
 
 // open returns an instance that is closed in the end.
 func (r *rig) open() transport.Transport {
 	tr := r.harness.Open(r)
+	r.suite.Plugin(tr.String(), r.harness.Backend)
 	if c, ok := tr.(io.Closer); ok {
 		r.Cleanup(func() { assert.NoError(r, r.inTime("Close of the transport", c.Close)) })
 	}
@@ -113,13 +116,25 @@ func (r *rig) inTime(what string, f func() error) error {
 	r.Helper()
 	result := make(chan error, 1)
 	go func() { result <- f() }()
+	return receive(r, what, result)
+}
+
+// receive waits for a value.
+func receive[T any](r *rig, what string, c <-chan T) T {
+	r.Helper()
 	select {
-	case err := <-result:
-		return err
+	case v := <-c:
+		return v
 	case <-time.After(r.harness.Timeout):
 		require.FailNow(r, "timeout", "waiting for %s", what)
-		return nil
+		panic("unreachable")
 	}
+}
+
+// eventually waits for a condition.
+func (r *rig) eventually(what string, cond func() bool) {
+	r.Helper()
+	require.Eventually(r, cond, r.harness.Timeout, 10*time.Millisecond, what)
 }
 
 // together runs all of fs at once, none of which may fail.
