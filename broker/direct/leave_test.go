@@ -99,10 +99,15 @@ func TestLeavingMemberAcksToASlowPublisher(t *testing.T) {
 
 func TestStreamThatBreaksIsNoLeave(t *testing.T) {
 	w := newWorld(t)
-	goOn := make(chan struct{})
-	s := w.subscribe(w.open(Config{}), func(context.Context, *broker.Message) error { <-goOn; return nil }).(*subscription)
+	handling, goOn := make(chan struct{}), make(chan struct{})
+	s := w.subscribe(w.open(Config{}), func(context.Context, *broker.Message) error {
+		close(handling)
+		<-goOn
+		return nil
+	}).(*subscription)
 	p := w.slowReader(s)
 	p.publish(1)
+	<-handling
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
 	_, leaving, err := p.read()
