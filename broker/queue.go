@@ -15,7 +15,7 @@ import (
 type Queue struct {
 	maxMessages, maxBytes int
 
-	available chan struct{} // as many as ready has
+	available chan struct{} // at least as many as ready has
 	closing   chan struct{} // closed by Close
 
 	mu              sync.Mutex
@@ -116,20 +116,32 @@ func (q *Queue) leave(ctx context.Context, p *put) error {
 
 // Take waits for a message whose key is free and hands it out. Errors are ErrClosed and ctx's.
 func (q *Queue) Take(ctx context.Context) (*Delivery, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-q.closing:
+			return nil, ErrClosed
+		case <-q.available:
+		}
+		if d, err := q.take(); d != nil || err != nil {
+			return d, err
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-q.closing:
-		return nil, ErrClosed
-	case <-q.available:
-	}
+}
+
+// take returns nil if the message was discarded in the meantime.
+func (q *Queue) take() (*Delivery, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return nil, ErrClosed
+	}
+	if q.ready.Len() == 0 {
+		return nil, nil
 	}
 	return q.ready.Remove(q.ready.Front()).(*Delivery), nil
 }
@@ -193,12 +205,63 @@ func (q *Queue) close() []*Delivery {
 	q.ready.Init()
 	clear(q.paused)
 	clear(q.behind)
-	slices.SortFunc(rest, func(a, b *Delivery) int { return cmp.Compare(a.order, b.order) })
+	slices.SortFunc(rest, byOrder)
 	for _, d := range rest {
 		q.remove(d)
 	}
 	return rest
 }
+
+// Discard settles as not acked, in order, what is not in flight and has a key that matches, and returns how many that
+// were. It is for who may no longer handle those keys, because another member of the group does.
+func (q *Queue) Discard(match func(key string) bool) int {
+	rest := q.discard(match)
+	for _, d := range rest {
+		d.settled(false)
+	}
+	return len(rest)
+}
+
+func (q *Queue) discard(match func(key string) bool) []*Delivery {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var rest []*Delivery
+	for key, behind := range q.behind {
+		if match(key) {
+			rest = append(rest, behind...)
+			q.behind[key] = nil
+		}
+	}
+	for d, timer := range q.paused {
+		if match(d.Message.Key) {
+			timer.Stop()
+			delete(q.paused, d)
+			delete(q.behind, d.Message.Key)
+			rest = append(rest, d)
+		}
+	}
+	var next *list.Element
+	for e := q.ready.Front(); e != nil; e = next {
+		next = e.Next()
+		if d := e.Value.(*Delivery); match(d.Message.Key) {
+			q.ready.Remove(e)
+			select {
+			case <-q.available:
+			default: // somebody is about to take it, and finds nothing
+			}
+			delete(q.behind, d.Message.Key)
+			rest = append(rest, d)
+		}
+	}
+	slices.SortFunc(rest, byOrder)
+	for _, d := range rest {
+		q.remove(d)
+	}
+	q.admit()
+	return rest
+}
+
+func byOrder(a, b *Delivery) int { return cmp.Compare(a.order, b.order) }
 
 // Ack says that the message is done with.
 func (d *Delivery) Ack() {
@@ -307,7 +370,10 @@ func (q *Queue) add(d *Delivery) {
 
 func (q *Queue) makeReady(d *Delivery, push func(any) *list.Element) {
 	push(d)
-	q.available <- struct{}{} // has room for maxMessages
+	select {
+	case q.available <- struct{}{}:
+	default: // it has one for each of maxMessages already
+	}
 }
 
 func (q *Queue) remove(d *Delivery) {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,4 +162,61 @@ func TestQueueDrainWaits(t *testing.T) {
 		go func() { take(t, q).Ack() }()
 		require.NoError(t, q.Drain(t.Context()))
 	})
+}
+
+func TestQueueDiscard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(10, 1000)
+		var back []string
+		for _, m := range []Message{{ID: "a1", Key: "a"}, {ID: "b1", Key: "b"}, {ID: "1"}, {ID: "c1", Key: "c"}, {ID: "b2", Key: "b"},
+			{ID: "a2", Key: "a"}, {ID: "c2", Key: "c"}, {ID: "d1", Key: "d"}} {
+			require.NoError(t, q.Put(t.Context(), &m, func(acked bool) {
+				if !acked {
+					back = append(back, m.ID)
+				}
+			}))
+		}
+		a1, b1 := take(t, q), take(t, q)
+		b1.Return(time.Minute)
+		require.Equal(t, 5, q.Discard(func(key string) bool { return key == "a" || key == "b" || key == "c" }))
+		require.Equal(t, []string{"b1", "c1", "b2", "a2", "c2"}, back, "in order, but not what is in flight")
+		fill(t, q, &Message{ID: "a3", Key: "a"}, &Message{ID: "c3", Key: "c"}, &Message{ID: "b3", Key: "b"})
+		for _, want := range []string{"1", "d1", "c3", "b3"} {
+			d := take(t, q)
+			require.Equal(t, want, d.Message.ID)
+			d.Ack()
+		}
+		nothing(t, q)
+		a1.Ack()
+		require.Equal(t, "a3", take(t, q).Message.ID, "a key that is in flight is still one after the other")
+	})
+}
+
+// TestQueueDiscardAgainstTake has those who take find nothing where something was discarded.
+func TestQueueDiscardAgainstTake(t *testing.T) {
+	q := NewQueue(4, 1000)
+	var all sync.WaitGroup
+	const messages = 2000
+	settled := make(chan bool, messages)
+	for range 4 {
+		all.Go(func() {
+			for {
+				d, err := q.Take(t.Context())
+				if err != nil {
+					return
+				}
+				d.Ack()
+			}
+		})
+	}
+	for i := range messages {
+		require.NoError(t, q.Put(t.Context(), &Message{Key: string(rune('a' + i%3))}, func(acked bool) { settled <- acked }))
+		if i%2 == 0 {
+			q.Discard(func(key string) bool { return key != "b" })
+		}
+	}
+	require.NoError(t, q.Drain(t.Context()))
+	q.Close()
+	all.Wait()
+	require.Len(t, settled, messages)
 }
