@@ -1,0 +1,285 @@
+// Package kafka is the broker on Apache Kafka: what is published is kept by the server, for groups that are away too.
+//
+//	import _ "github.com/plugmicro/micro/broker/kafka" // then --broker kafka --broker-address kafka-1:9092
+//
+// A message is one record: Key is the record's key (hashed to a partition as the Java client does it), Body its value, and
+// each header one of the record's. The ID is the header Micro-ID; a record without one, from a producer that is not Micro,
+// gets TOPIC/PARTITION/OFFSET. A nil return of Publish means that all in-sync replicas have the messages.
+//
+// A group is the consumer group GROUP@TOPIC, so that the same name on another topic is another group; its members share the
+// partitions of the topic, so those beyond the number of partitions wait idle. A subscriber without a group reads all
+// partitions, from their ends at the time of Subscribe, and leaves no trace on the server.
+//
+// Offsets are committed four times a second, as far as everything before them is handled, and when a member gives its
+// partitions back. What was handled since, when a process dies, is delivered again. Records of transactions are delivered
+// whether they are committed or not, as to a Java consumer with its defaults.
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	kafka "github.com/segmentio/kafka-go"
+
+	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/plugin"
+)
+
+// Config is what --broker-* and MICRO_BROKER_* set. Zero means the default.
+type Config struct {
+	Address       []string      `default:"127.0.0.1:9092" help:"servers of one cluster to begin with, HOST:PORT; the others are learned from them"`
+	User          string        `help:"user, where the servers ask for one (SASL)"`
+	Password      plugin.Secret `help:"password of the user"`
+	Mechanism     string        `default:"plain" help:"how the user is proved: plain, scram-sha-256 or scram-sha-512"`
+	TLS           plugin.TLS
+	Timeout       time.Duration `default:"10s" help:"limit for connecting and for one request, and how long Publish and Subscribe go on trying over failures"`
+	Compression   string        `default:"none" help:"of what is published: none, gzip, snappy, lz4 or zstd"`
+	MaxMessage    plugin.Size   `default:"960KiB" help:"largest body of a message; with up to 40KiB for the rest it must fit into the max.message.bytes of the topic"`
+	MissingTopics string        `default:"create" help:"what is done about a topic that does not exist, when it is published or subscribed to: create or fail"`
+	Partitions    int           `default:"8" help:"partitions of topics that are created: as many members of a group can share the work"`
+	Replication   int           `default:"0" help:"replicas of topics that are created; 0: what the servers have as their default"`
+	Start         string        `default:"newest" help:"where a group begins that has never existed: newest (what is published from then on) or oldest (all that the topic still has)"`
+	Session       time.Duration `default:"8s" help:"after this time a member that died is replaced in its group; a rebalance waits half of it for handlers"`
+	Buffer        int           `default:"1024" help:"messages that a subscription has fetched ahead of its handlers"`
+	BufferSize    plugin.Size   `default:"32MiB" help:"what these messages may take together"`
+	Drain         time.Duration `default:"10s" help:"how long closing waits for handlers and for what is being published"`
+}
+
+// The values of the options that have names.
+var (
+	mechanisms   = []string{"plain", "scram-sha-256", "scram-sha-512"}
+	compressions = map[string]kafka.Compression{
+		"none": 0, "gzip": kafka.Gzip, "snappy": kafka.Snappy, "lz4": kafka.Lz4, "zstd": kafka.Zstd,
+	}
+)
+
+// Validate implements plugin's check of settings.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	for _, addr := range c.Address {
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
+			return fmt.Errorf("address %q: want HOST:PORT", addr)
+		}
+	}
+	_, known := compressions[c.Compression]
+	switch {
+	case !slices.Contains(mechanisms, c.Mechanism):
+		return fmt.Errorf("mechanism %q: want plain, scram-sha-256 or scram-sha-512", c.Mechanism)
+	case c.User == "" && c.Password.Reveal() != "":
+		return errors.New("password without user: set user too")
+	case !known:
+		return fmt.Errorf("compression %q: want none, gzip, snappy, lz4 or zstd", c.Compression)
+	case c.MissingTopics != "create" && c.MissingTopics != "fail":
+		return fmt.Errorf("missing-topics %q: want create or fail", c.MissingTopics)
+	case c.Start != "newest" && c.Start != "oldest":
+		return fmt.Errorf("start %q: want newest or oldest", c.Start)
+	case c.Timeout < 0:
+		return fmt.Errorf("timeout %s: want more than 0", c.Timeout)
+	case c.MaxMessage < 0:
+		return fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage)
+	case c.Partitions < 0:
+		return fmt.Errorf("partitions %d: want at least 1", c.Partitions)
+	case c.Replication < 0:
+		return fmt.Errorf("replication %d: want at least 1, or 0 for the servers' default", c.Replication)
+	case c.Session < time.Second:
+		return fmt.Errorf("session %s: want at least 1s", c.Session)
+	case c.Buffer < 0:
+		return fmt.Errorf("buffer %d: want at least 1", c.Buffer)
+	case c.BufferSize < 0:
+		return fmt.Errorf("buffer-size %d: want at least 1B", c.BufferSize)
+	case c.Drain < 0:
+		return fmt.Errorf("drain %s: want more than 0", c.Drain)
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if len(c.Address) == 0 {
+		c.Address = []string{"127.0.0.1:9092"}
+	}
+	c.Mechanism = cmp.Or(c.Mechanism, "plain")
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.Compression = cmp.Or(c.Compression, "none")
+	c.MaxMessage = cmp.Or(c.MaxMessage, 960<<10)
+	c.MissingTopics = cmp.Or(c.MissingTopics, "create")
+	c.Partitions = cmp.Or(c.Partitions, 8)
+	c.Start = cmp.Or(c.Start, "newest")
+	c.Session = cmp.Or(c.Session, 8*time.Second)
+	c.Buffer = cmp.Or(c.Buffer, 1024)
+	c.BufferSize = cmp.Or(c.BufferSize, 32<<20)
+	c.Drain = cmp.Or(c.Drain, 10*time.Second)
+	return c
+}
+
+func init() {
+	plugin.Register("kafka", New, plugin.Doc("Apache Kafka: kept on disk, groups over partitions, order per key"))
+}
+
+// Broker is one service's access to a Kafka cluster.
+type Broker struct {
+	config   Config
+	log      *slog.Logger
+	cluster  *cluster
+	producer *producer
+
+	patience context.Context // ends when nobody waits for Close any more
+	close    func() error    // shutdown, once
+
+	mu      sync.Mutex
+	closing bool
+	subs    map[subscription]struct{}
+}
+
+// subscription is a member of a group, or a follower of the whole topic.
+type subscription interface {
+	broker.Subscription
+	close(ctx context.Context) error
+}
+
+var (
+	_ broker.Broker  = (*Broker)(nil)
+	_ broker.Capable = (*Broker)(nil)
+)
+
+// New opens the broker; it connects when it is first used. Closing it is cut short when env's context ends.
+func New(env *plugin.Env, c Config) (broker.Broker, error) {
+	b, err := newBroker(env.Context(), c, env.Logger())
+	if err != nil {
+		return nil, fmt.Errorf("kafka broker: %w", err)
+	}
+	return b, nil
+}
+
+func newBroker(ctx context.Context, c Config, log *slog.Logger) (*Broker, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	cl, err := newCluster(c)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{config: c, log: log, cluster: cl, producer: newProducer(cl), patience: ctx, subs: map[subscription]struct{}{}}
+	b.close = sync.OnceValue(b.shutdown)
+	return b, nil
+}
+
+// String is "kafka".
+func (b *Broker) String() string { return "kafka" }
+
+// Capabilities is the whole contract, and the server keeps what waits: publishers do not wait for subscribers.
+func (b *Broker) Capabilities() broker.Capabilities {
+	return broker.Capabilities{
+		Groups: true, FanOut: true, Ordered: true, Retry: true, DeadLetter: true, Redelivery: true, Durable: true,
+		MaxBody: int(b.config.MaxMessage),
+	}
+}
+
+// Publish returns when all in-sync replicas have msgs. What cannot be written is tried again until ctx ends, for
+// Config.Timeout at most; after an error some of msgs may still arrive.
+func (b *Broker) Publish(ctx context.Context, topic string, msgs ...*broker.Message) error {
+	if err := broker.CheckPublish(b, topic, msgs...); err != nil {
+		return err
+	}
+	return b.publish(ctx, topic, msgs...)
+}
+
+// publish takes whatever the server takes: the dead letter of a foreign record may have more headers, or a longer key, than
+// Micro's own.
+func (b *Broker) publish(ctx context.Context, topic string, msgs ...*broker.Message) error {
+	if err := b.producer.publish(ctx, topic, msgs); err != nil {
+		return fmt.Errorf("kafka broker: publish to %q: %w", topic, err)
+	}
+	return nil
+}
+
+// Subscribe creates the topics that are missing, or fails, as Config.MissingTopics says, and returns once the starting
+// offsets are fixed, which for a group that has never existed means that the server knows them.
+func (b *Broker) Subscribe(ctx context.Context, topic string, h broker.Handler, opts ...broker.SubscribeOption) (broker.Subscription, error) {
+	o, err := broker.CheckSubscribe(b, topic, h, opts...)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.subscribe(ctx, topic, h, o)
+	if err != nil {
+		return nil, fmt.Errorf("kafka broker: subscribe to %q: %w", topic, err)
+	}
+	return s, nil
+}
+
+func (b *Broker) subscribe(ctx context.Context, topic string, h broker.Handler, o broker.SubscribeOptions) (subscription, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if b.isClosing() {
+		return nil, broker.ErrClosed
+	}
+	partitions, err := b.cluster.topic(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	if o.DeadLetter != "" {
+		if _, err := b.cluster.topic(ctx, o.DeadLetter); err != nil {
+			return nil, fmt.Errorf("its dead letters: %w", err)
+		}
+	}
+	work := broker.ConsumerConfig{Topic: topic, Handler: h, Options: o, Publish: b.publish, Logger: b.log}
+	if o.Group == "" {
+		return b.follow(ctx, work, partitions)
+	}
+	return b.join(ctx, work, partitions)
+}
+
+func (b *Broker) isClosing() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closing
+}
+
+// add makes s one of those that Close closes.
+func (b *Broker) add(s subscription) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
+		return broker.ErrClosed
+	}
+	b.subs[s] = struct{}{}
+	return nil
+}
+
+func (b *Broker) forget(s subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.subs, s)
+}
+
+// Close closes the subscriptions, then waits for what is being published, all in the time of Config.Drain.
+func (b *Broker) Close() error { return b.close() }
+
+func (b *Broker) shutdown() error {
+	ctx, cancel := context.WithTimeout(b.patience, b.config.Drain)
+	defer cancel()
+	b.mu.Lock()
+	b.closing = true
+	subs := slices.Collect(maps.Keys(b.subs))
+	b.mu.Unlock()
+
+	errs := make([]error, len(subs)+1)
+	var all sync.WaitGroup
+	for i, s := range subs {
+		all.Go(func() { errs[i] = s.close(ctx) })
+	}
+	all.Wait()
+	errs[len(subs)] = b.producer.close(ctx)
+	b.cluster.close()
+	b.producer.wait()
+	return errors.Join(errs...)
+}
