@@ -4,6 +4,7 @@ package main
 // this file is the whole list.
 import (
 	_ "github.com/plugmicro/micro/broker/direct"
+	_ "github.com/plugmicro/micro/broker/kafka"
 	_ "github.com/plugmicro/micro/broker/memory"
 	_ "github.com/plugmicro/micro/defaults"
 	_ "github.com/plugmicro/micro/registry/local"
