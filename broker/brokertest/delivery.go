@@ -219,7 +219,8 @@ func publishNothing(r *rig) {
 func topicsDoNotMix(r *rig) {
 	b := r.open()
 	base := r.name()
-	topics := []string{base, base + ".a", base + "-a", base + "_a", strings.ToUpper(base)}
+	// Not base_a: Kafka refuses topics that differ only in . and _
+	topics := []string{base, base + ".a", base + "-a", base + "_b", strings.ToUpper(base)}
 	in, sent := map[string]*inbox{}, map[string][]*broker.Message{}
 	for _, topic := range topics {
 		in[topic], sent[topic] = &inbox{}, r.messages(20, 0)
