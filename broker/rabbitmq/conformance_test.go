@@ -1,0 +1,75 @@
+//go:build unix
+
+package rabbitmq
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/broker/brokertest"
+	"github.com/plugmicro/micro/internal/amqp"
+	"github.com/plugmicro/micro/internal/servers"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func testConfig(addr string) Config {
+	return Config{Config: amqp.Config{Address: []string{addr}, Heartbeat: time.Second, Timeout: 5 * time.Second}, Drain: time.Second}
+}
+
+func openAt(t testing.TB, addr string) *Broker {
+	t.Helper()
+	b, err := open(context.Background(), testConfig(addr), quiet)
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// proxies are those before the brokers of a run: each is cut off alone.
+type proxies struct {
+	server *servers.RabbitServer
+	mu     sync.Mutex
+	of     map[broker.Broker]*servers.Proxy
+}
+
+func (p *proxies) open(t testing.TB) broker.Broker {
+	proxy, err := servers.NewProxy(p.server.Addr)
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	b, err := open(context.Background(), testConfig(proxy.Addr()), quiet)
+	require.NoError(t, err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of[b] = proxy
+	return b
+}
+
+func (p *proxies) before(b broker.Broker) *servers.Proxy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[b]
+}
+
+func TestConformance(t *testing.T) {
+	p := &proxies{server: servers.RabbitMQ(t), of: map[broker.Broker]*servers.Proxy{}}
+	brokertest.Run(t, brokertest.Harness{
+		Backend: "RabbitMQ 3.10.8",
+		Open:    p.open,
+		Restart: func(t testing.TB) { p.server.Restart(t) },
+		Kill:    func(t testing.TB, b broker.Broker) { p.before(b).Cut() },
+		Pause:   func(t testing.TB) func() { return p.server.Pause(t) },
+		Partition: func(t testing.TB, b broker.Broker) func() {
+			p.before(b).Blackhole()
+			return p.before(b).Heal
+		},
+	})
+}

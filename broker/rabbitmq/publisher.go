@@ -1,0 +1,383 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/amqp"
+)
+
+// maxRefusals is how often one Publish begins again because the server closed its channel, for whatever others did.
+const maxRefusals = 5
+
+// ErrNoSubscriber is for topics that nobody has subscribed to, with Config.Mandatory.
+var ErrNoSubscriber = errors.New("nobody has subscribed to it")
+
+// publisher is one connection to publish on, that is made again when it is lost.
+type publisher struct {
+	dialer  *amqp.Dialer
+	config  Config
+	log     *slog.Logger
+	outlets *slot[outlet]
+	cancel  context.CancelFunc
+	ended   chan struct{}
+}
+
+func newPublisher(d *amqp.Dialer, c Config, log *slog.Logger) *publisher {
+	return &publisher{dialer: d, config: c, log: log, outlets: newSlot[outlet](), ended: make(chan struct{})}
+}
+
+// start returns when there is a connection, or there can be none.
+func (p *publisher) start(ctx context.Context) error {
+	var run context.Context
+	run, p.cancel = context.WithCancel(context.Background())
+	go func() {
+		defer close(p.ended)
+		_ = p.dialer.Run(run, "publish", p.session, func(err error) {
+			p.log.Warn("no connection to publish on, will try again", "error", err)
+			p.outlets.set(nil, err)
+		})
+	}()
+	if err := p.outlets.first(ctx); err != nil {
+		p.stop()
+		return err
+	}
+	return nil
+}
+
+func (p *publisher) stop() {
+	p.cancel()
+	<-p.ended
+}
+
+// session has one outlet after the other on a connection: each error of a message costs one.
+func (p *publisher) session(ctx context.Context, conn *amqp.Conn) error {
+	for ctx.Err() == nil && conn.Err() == nil {
+		o, err := p.newOutlet(ctx, conn)
+		if err != nil {
+			return err
+		}
+		p.outlets.set(o, nil)
+		select {
+		case <-o.done:
+			p.outlets.set(nil, o.err)
+		case <-ctx.Done():
+		case <-conn.Lost():
+		}
+	}
+	p.outlets.set(nil, conn.Err())
+	return nil
+}
+
+// publish returns when msgs are confirmed. What was not is published again when the connection is there again.
+func (p *publisher) publish(ctx context.Context, topic string, msgs []*broker.Message) error {
+	b := &batch{topic: topic, msgs: make([]amqp091.Publishing, len(msgs)), keys: make([]string, len(msgs))}
+	for i, m := range msgs {
+		b.msgs[i], b.keys[i] = publishing(m), routingKey(m.Key)
+	}
+	for refusals := 0; len(b.msgs) > 0; {
+		o, err := p.outlet(ctx)
+		if err != nil {
+			return err
+		}
+		err = o.publish(ctx, b)
+		var lost *lostError
+		switch {
+		case err == nil:
+		case !errors.As(err, &lost):
+			return err
+		case lost.conn.Err() == nil:
+			if refusals++; refusals > maxRefusals {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *publisher) outlet(ctx context.Context) (*outlet, error) {
+	if o, _, _ := p.outlets.now(); o != nil && !o.over() {
+		return o, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	for {
+		o, err := p.outlets.get(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("no connection: %w", err)
+		}
+		if !o.over() {
+			return o, nil
+		}
+		select { // the slot is about to change
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// batch is what one Publish has not had confirmed yet.
+type batch struct {
+	topic string
+	msgs  []amqp091.Publishing
+	keys  []string
+}
+
+// outlet is a channel in confirm mode, until it fails. One goroutine writes to it: writing is not bounded by a context
+// where the server does not read, and publishers must be.
+type outlet struct {
+	conn      *amqp.Conn
+	ch        *amqp091.Channel
+	mandatory bool
+	writes    chan *write
+	done      chan struct{} // closed when ch is
+	err       error         // why; set before that
+	returned  returned
+}
+
+// write is a batch on its way to the writer.
+type write struct {
+	batch    *batch
+	written  chan struct{} // closed when it is
+	confirms []*amqp091.DeferredConfirmation
+	err      error
+}
+
+func (p *publisher) newOutlet(ctx context.Context, conn *amqp.Conn) (*outlet, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	ch, err := conn.Channel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Within(ctx, func() error { return ch.Confirm(false) }); err != nil {
+		return nil, err
+	}
+	o := &outlet{conn: conn, ch: ch, mandatory: p.config.Mandatory, writes: make(chan *write), done: make(chan struct{})}
+	closed := ch.NotifyClose(make(chan *amqp091.Error, 1))
+	if o.mandatory {
+		o.returned.ids = map[string]bool{}
+		o.returned.flush = make(chan chan struct{})
+		go o.returned.collect(ch.NotifyReturn(make(chan amqp091.Return)))
+	}
+	go func() {
+		o.err = errors.New("the channel was closed")
+		if err := <-closed; err != nil {
+			o.err = err
+		}
+		close(o.done)
+	}()
+	go o.write()
+	return o, nil
+}
+
+func (o *outlet) over() bool {
+	select {
+	case <-o.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// write is the writer.
+func (o *outlet) write() {
+	declared := map[string]bool{}
+	for {
+		select {
+		case w := <-o.writes:
+			if !declared[w.batch.topic] {
+				w.err = declareExchange(o.ch, w.batch.topic)
+				declared[w.batch.topic] = w.err == nil
+			}
+			if w.err == nil {
+				w.confirms, w.err = o.send(w.batch)
+			}
+			close(w.written)
+		case <-o.done:
+			return
+		}
+	}
+}
+
+func (o *outlet) send(b *batch) ([]*amqp091.DeferredConfirmation, error) {
+	confirms := make([]*amqp091.DeferredConfirmation, len(b.msgs))
+	exchange := exchangeOf(b.topic)
+	for i := range b.msgs {
+		c, err := o.ch.PublishWithDeferredConfirm(exchange, b.keys[i], o.mandatory, false, b.msgs[i])
+		if err != nil {
+			return nil, err
+		}
+		confirms[i] = c
+	}
+	return confirms, nil
+}
+
+// publish takes what was confirmed out of b. A lostError says that the rest can be published again.
+func (o *outlet) publish(ctx context.Context, b *batch) error {
+	if err := o.unblocked(ctx); err != nil {
+		return err
+	}
+	mine := *b // the writer may go on when this gives up
+	w := &write{batch: &mine, written: make(chan struct{})}
+	select {
+	case o.writes <- w:
+	case <-o.done:
+		return o.lost(b, o.err)
+	case <-ctx.Done():
+		return o.late(ctx)
+	}
+	select {
+	case <-w.written:
+	case <-ctx.Done():
+		return o.late(ctx)
+	}
+	if w.err != nil {
+		return o.lost(b, w.err)
+	}
+	return o.confirmed(ctx, b, w.confirms)
+}
+
+// unblocked waits while the server takes nothing.
+func (o *outlet) unblocked(ctx context.Context) error {
+	b := o.conn.Blocked()
+	if b == nil {
+		return nil
+	}
+	select {
+	case <-b.Ended:
+		return nil
+	case <-ctx.Done():
+		return o.late(ctx)
+	}
+}
+
+// late says why nothing happened while ctx lasted.
+func (o *outlet) late(ctx context.Context) error {
+	if b := o.conn.Blocked(); b != nil {
+		return fmt.Errorf("broker rabbitmq: %s takes no messages for now (%s): %w", o.conn.Addr, b.Reason, context.Cause(ctx))
+	}
+	return fmt.Errorf("broker rabbitmq: %s has not confirmed it: %w", o.conn.Addr, context.Cause(ctx))
+}
+
+func (o *outlet) confirmed(ctx context.Context, b *batch, confirms []*amqp091.DeferredConfirmation) error {
+	missed := 0
+	for _, c := range confirms {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+			return o.late(ctx)
+		}
+		if !c.Acked() {
+			if o.ch.IsClosed() {
+				<-o.done
+				return o.lost(b, o.err)
+			}
+			return fmt.Errorf("broker rabbitmq: %s refused it: a queue is full, or cannot be reached", o.conn.Addr)
+		}
+		if o.mandatory && o.returned.take(b.msgs[0].MessageId, o.done) {
+			missed++
+		}
+		b.msgs, b.keys = b.msgs[1:], b.keys[1:]
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d of %d messages: %w", missed, len(confirms), ErrNoSubscriber)
+	}
+	return nil
+}
+
+// lostError is that the channel is gone, and what was not confirmed can be published again.
+type lostError struct {
+	conn *amqp.Conn
+	err  error
+}
+
+func (e *lostError) Error() string { return e.err.Error() }
+func (e *lostError) Unwrap() error { return e.err }
+
+// lost tells whether b is the reason why the channel was closed: all that publish share it.
+func (o *outlet) lost(b *batch, err error) error {
+	var refused *amqp091.Error
+	if !errors.As(o.cause(err), &refused) || !refused.Server {
+		return &lostError{o.conn, err}
+	}
+	wrapped := fmt.Errorf("broker rabbitmq: %s: %w", o.conn.Addr, refused)
+	switch {
+	case refused.Code == amqp091.AccessRefused && strings.Contains(refused.Reason, "'"+exchangeOf(b.topic)+"'"):
+		return fmt.Errorf("%w: the user needs the rights to configure and write %s", wrapped, exchangeOf(b.topic))
+	case refused.Code == amqp091.PreconditionFailed && b.contains(refused.Reason):
+		return fmt.Errorf("%w: %w", wrapped, broker.ErrTooLarge)
+	case refused.Code == amqp091.PreconditionFailed && strings.Contains(refused.Reason, "exchange '"+exchangeOf(b.topic)+"'"):
+		return fmt.Errorf("%w: somebody else has made that exchange, delete it", wrapped)
+	}
+	return &lostError{o.conn, wrapped}
+}
+
+// cause is why the channel was closed, where err only says that it was.
+func (o *outlet) cause(err error) error {
+	if errors.Is(err, amqp091.ErrClosed) && o.ch.IsClosed() {
+		<-o.done
+		return o.err
+	}
+	return err
+}
+
+// contains reports whether the server complains about the size of one of b.
+func (b *batch) contains(reason string) bool {
+	if !strings.Contains(reason, "message size") {
+		return false
+	}
+	for i := range b.msgs {
+		if strings.Contains(reason, fmt.Sprintf("message size %d ", len(b.msgs[i].Body))) {
+			return true
+		}
+	}
+	return false
+}
+
+// returned notes what the server has sent back because no queue takes it.
+type returned struct {
+	mu    sync.Mutex
+	ids   map[string]bool
+	flush chan chan struct{}
+}
+
+// collect ends with the channel.
+func (r *returned) collect(returns <-chan amqp091.Return) {
+	for {
+		select {
+		case m, ok := <-returns:
+			if !ok {
+				return
+			}
+			r.mu.Lock()
+			r.ids[m.MessageId] = true
+			r.mu.Unlock()
+		case noted := <-r.flush:
+			close(noted)
+		}
+	}
+}
+
+// take reports whether a message that is confirmed was returned, which the server says before.
+func (r *returned) take(id string, done <-chan struct{}) bool {
+	noted := make(chan struct{})
+	select {
+	case r.flush <- noted:
+		<-noted
+	case <-done:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.ids[id]
+	delete(r.ids, id)
+	return was
+}

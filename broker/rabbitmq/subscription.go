@@ -1,0 +1,183 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/amqp"
+)
+
+// subscription is one handler, over all connections that it needs in its life.
+type subscription struct {
+	broker  *Broker
+	topic   string
+	handler broker.Handler
+	options broker.SubscribeOptions
+	log     *slog.Logger
+
+	life   context.Context // until Close
+	end    context.CancelFunc
+	bound  chan struct{} // closed when it consumes, or never will
+	failed error         // why it never will; set before
+	ended  chan struct{} // closed when run has returned
+
+	mu       sync.Mutex
+	why      error           // it is not bound yet
+	patience context.Context // of Close
+	stopped  error           // of the handlers, for Close
+}
+
+func newSubscription(b *Broker, topic string, h broker.Handler, o broker.SubscribeOptions) *subscription {
+	s := &subscription{broker: b, topic: topic, handler: h, options: o, bound: make(chan struct{}), ended: make(chan struct{})}
+	s.log = b.log.With("topic", topic, "group", o.Group)
+	s.life, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+func (s *subscription) Topic() string { return s.topic }
+
+// bind waits until it consumes.
+func (s *subscription) bind(ctx context.Context) error {
+	select {
+	case <-s.bound:
+		return s.failed
+	case <-s.life.Done():
+		return broker.ErrClosed
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := fmt.Errorf("broker rabbitmq: not bound in time: %w", ctx.Err())
+	if s.why != nil {
+		return fmt.Errorf("%w (%w)", err, s.why)
+	}
+	return err
+}
+
+func (s *subscription) Close() error {
+	ctx, cancel := context.WithTimeout(s.broker.patience, s.broker.config.Drain)
+	defer cancel()
+	return s.close(ctx)
+}
+
+// close is bounded because all that run waits for is: handlers by ctx, the server by the timeout of its requests.
+func (s *subscription) close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.patience == nil {
+		s.patience = ctx
+	}
+	s.mu.Unlock()
+	s.end()
+	<-s.ended
+	s.broker.forget(s)
+	return s.stopped
+}
+
+// run has one session after the other, until Close.
+func (s *subscription) run() {
+	defer close(s.ended)
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval = 100 * time.Millisecond
+	pauses.MaxInterval = 5 * time.Second
+	for s.life.Err() == nil {
+		began := time.Now()
+		err := s.session()
+		if s.life.Err() != nil || err == nil || s.isFailed() {
+			return
+		}
+		s.log.Warn("the subscription is interrupted, will try again", "error", err)
+		s.note(err)
+		if time.Since(began) > pauses.MaxInterval {
+			pauses.Reset()
+		}
+		select {
+		case <-time.After(pauses.NextBackOff()):
+		case <-s.life.Done():
+		}
+	}
+}
+
+func (s *subscription) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.why = err
+}
+
+func (s *subscription) isBound() bool {
+	select {
+	case <-s.bound:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *subscription) isFailed() bool { return s.isBound() && s.failed != nil }
+
+// session consumes on one connection, until that fails or s is closed.
+func (s *subscription) session() error {
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	w := newWork(s, conn)
+	if err := w.begin(); err != nil {
+		w.end(s.life)
+		s.refused(err)
+		return err
+	}
+	if !s.isBound() {
+		close(s.bound)
+	}
+	select {
+	case err = <-w.failed:
+	case <-conn.Lost():
+		err = conn.Err()
+	case <-s.life.Done():
+		s.stopped = w.end(s.closing())
+		return nil
+	}
+	// Its messages come again, maybe to this same handler: that waits for those that still run.
+	ctx, cancel := context.WithTimeout(s.broker.patience, s.broker.config.Drain)
+	defer cancel()
+	if left := w.end(ctx); left != nil {
+		s.log.Warn("handlers of a lost connection still run", "error", left)
+	}
+	return err
+}
+
+// connection waits for one. While there is none, bind can say why.
+func (s *subscription) connection() (*amqp.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.life, s.broker.config.Timeout/4)
+	defer cancel()
+	return s.broker.consume.conns.get(ctx)
+}
+
+// closing is the time that Close has.
+func (s *subscription) closing() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.patience
+}
+
+// refused ends the subscribing when the server says that it cannot be.
+func (s *subscription) refused(err error) {
+	var e *amqp091.Error
+	if s.isBound() || !errors.As(err, &e) || !e.Server {
+		return
+	}
+	switch e.Code {
+	case amqp091.AccessRefused, amqp091.PreconditionFailed, amqp091.NotAllowed, amqp091.NotImplemented:
+		s.failed = err
+		close(s.bound)
+	}
+}

@@ -1,0 +1,293 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/amqp"
+)
+
+// work is what a subscription has on one connection. Nothing of it is used on the next one, so that a late ack fails
+// instead of acknowledging another message.
+type work struct {
+	sub      *subscription
+	conn     *amqp.Conn
+	queue    *broker.Queue
+	consumer *broker.Consumer
+	control  *amqp091.Channel // for what is declared and asked
+	sources  []*source        // the shared queue first, then the partitions
+	running  [partitions]atomic.Int32
+	failed   chan error
+
+	life   context.Context
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+}
+
+func newWork(s *subscription, conn *amqp.Conn) *work {
+	w := &work{sub: s, conn: conn, failed: make(chan error, 1)}
+	w.life, w.cancel = context.WithCancel(s.life)
+	w.queue = broker.NewQueue(w.prefetch()*(1+partitions), math.MaxInt) // so that Put never waits
+	return w
+}
+
+func (w *work) prefetch() int {
+	return min(max(w.sub.broker.config.Prefetch, w.sub.options.Concurrency), maxPrefetch)
+}
+
+func (w *work) fail(err error) {
+	select {
+	case w.failed <- err:
+	default:
+	}
+}
+
+// begin declares and consumes.
+func (w *work) begin() error {
+	names, err := w.declare()
+	if err != nil {
+		return err
+	}
+	for i, name := range names {
+		w.sources = append(w.sources, &source{work: w, name: name, partition: i - 1})
+	}
+	for _, s := range w.sources {
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
+	w.consumer = broker.StartConsumer(w.queue, broker.ConsumerConfig{
+		Topic: w.sub.topic, Handler: w.handle, Options: w.sub.options, Publish: w.sub.broker.Publish, Logger: w.sub.log,
+	})
+	if len(w.sources) > 1 {
+		w.tasks.Go(w.balance)
+	}
+	return nil
+}
+
+// declare makes sure that the queues are there, and returns their names.
+func (w *work) declare() ([]string, error) {
+	topic, group := w.sub.topic, w.sub.options.Group
+	names := []string{exchangeOf(topic) + "::" + strings.ToLower(broker.NewID())}
+	if group != "" {
+		names = groupQueues(topic, group)
+	}
+	var err error
+	w.control, err = w.channel(func(ch *amqp091.Channel) error {
+		if err := declareExchange(ch, topic); err != nil {
+			return err
+		}
+		if group != "" {
+			return declareGroup(ch, topic, names)
+		}
+		return declareOwn(ch, topic, names[0])
+	})
+	return names, err
+}
+
+// channel opens one and sets it up. When that is given up, what the server does of it later is undone: a consumer that
+// nobody listens to would keep what it is sent.
+func (w *work) channel(setUp func(*amqp091.Channel) error) (*amqp091.Channel, error) {
+	var result struct {
+		sync.Mutex
+		ch      *amqp091.Channel
+		givenUp bool
+	}
+	err := w.ask(func() error {
+		ch, err := w.conn.Channel(context.Background())
+		if err != nil {
+			return err
+		}
+		err = setUp(ch)
+		result.Lock()
+		defer result.Unlock()
+		if err != nil || result.givenUp {
+			_ = ch.Close()
+			return err
+		}
+		result.ch = ch
+		return nil
+	})
+	result.Lock()
+	defer result.Unlock()
+	if err != nil {
+		result.givenUp = true
+		if result.ch != nil {
+			go result.ch.Close()
+		}
+		return nil, w.explain(err)
+	}
+	return result.ch, nil
+}
+
+// explain says where an error came from, and what to do about missing rights.
+func (w *work) explain(err error) error {
+	var e *amqp091.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e) && e.Code == amqp091.AccessRefused:
+		return fmt.Errorf("broker rabbitmq: %s: %w: the user needs the rights to configure, write and read ^micro:", w.conn.Addr, err)
+	case errors.As(err, &e) && e.Code == amqp091.PreconditionFailed:
+		return fmt.Errorf("broker rabbitmq: %s: %w: it was declared otherwise before, delete it", w.conn.Addr, err)
+	}
+	return fmt.Errorf("broker rabbitmq: %s: %w", w.conn.Addr, err)
+}
+
+// ask is bounded by the life of w and by the timeout.
+func (w *work) ask(f func() error) error {
+	ctx, cancel := context.WithTimeout(w.life, w.sub.broker.config.Timeout)
+	defer cancel()
+	return w.conn.Within(ctx, f)
+}
+
+func (w *work) handle(ctx context.Context, m *broker.Message) error {
+	if m.Key != "" {
+		running := &w.running[partitionOf(m.Key)]
+		running.Add(1)
+		defer running.Add(-1)
+	}
+	return w.sub.handler(ctx, m)
+}
+
+// end stops the handlers within ctx and gives back what was not acked: the server does when the channels are closed, all
+// of a queue at once and in order.
+func (w *work) end(ctx context.Context) error {
+	var err error
+	if w.consumer != nil {
+		err = w.consumer.Stop(ctx)
+	}
+	w.cancel()
+	w.tasks.Wait()
+	w.queue.Close()
+	var all sync.WaitGroup
+	for _, s := range w.sources {
+		all.Go(func() { _ = s.close() })
+	}
+	if w.control != nil {
+		all.Go(func() { _ = w.closeChannel(w.control) })
+	}
+	all.Wait()
+	return err
+}
+
+// closeChannel does not wait for a server that does not answer longer than for others.
+func (w *work) closeChannel(ch *amqp091.Channel) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return w.conn.Within(ctx, ch.Close)
+}
+
+const closeTimeout = time.Second
+
+// source is one queue that is consumed, on a channel of its own, so that it can be given back alone.
+type source struct {
+	work      *work
+	name      string
+	partition int // -1: not one
+
+	mu        sync.Mutex
+	ch        *amqp091.Channel
+	closed    bool // for good, or to be opened again
+	leaving   bool // what comes is not taken any more
+	active    bool // something came
+	unsettled int
+	idle      chan struct{} // closed when unsettled is 0; nil if nobody waits
+
+	receiving sync.WaitGroup
+}
+
+// open consumes.
+func (s *source) open() error {
+	var deliveries <-chan amqp091.Delivery
+	ch, err := s.work.channel(func(ch *amqp091.Channel) error {
+		if err := ch.Qos(s.work.prefetch(), 0, false); err != nil {
+			return err
+		}
+		d, err := ch.Consume(s.name, "", false, false, false, false, nil)
+		deliveries = d
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	lost := ch.NotifyClose(make(chan *amqp091.Error, 1))
+	s.mu.Lock()
+	s.ch, s.closed, s.leaving, s.active = ch, false, false, false
+	s.mu.Unlock()
+	s.receiving.Go(func() {
+		for d := range deliveries {
+			s.receive(&d)
+		}
+		s.over(lost)
+	})
+	return nil
+}
+
+// over fails the work, unless the end of the deliveries was its own wish.
+func (s *source) over(lost <-chan *amqp091.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	err := errors.New("the server cancelled the consumer: the queue was deleted, or has moved")
+	select {
+	case e := <-lost:
+		if e != nil {
+			err = e
+		}
+	default:
+	}
+	s.work.fail(fmt.Errorf("broker rabbitmq: %s: queue %s: %w", s.work.conn.Addr, s.name, err))
+}
+
+func (s *source) receive(d *amqp091.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active = true
+	if s.leaving || s.closed {
+		return // goes back when the channel is closed
+	}
+	acknowledger, tag := d.Acknowledger, d.DeliveryTag
+	err := s.work.queue.Put(context.Background(), message(d), func(acked bool) {
+		if acked {
+			_ = acknowledger.Ack(tag, false) // if that fails, the message comes again
+		}
+		s.settled()
+	})
+	if err == nil {
+		s.unsettled++
+	}
+}
+
+func (s *source) settled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsettled--
+	if s.unsettled == 0 && s.idle != nil {
+		close(s.idle)
+		s.idle = nil
+	}
+}
+
+// close gives back what was not acked.
+func (s *source) close() error {
+	s.mu.Lock()
+	ch := s.ch
+	s.closed = true
+	s.mu.Unlock()
+	if ch == nil {
+		return nil
+	}
+	return s.work.closeChannel(ch)
+}
