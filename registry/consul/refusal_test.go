@@ -1,0 +1,338 @@
+//go:build unix
+
+package consul
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/plugin"
+	"github.com/plugmicro/micro/registry"
+	"github.com/stretchr/testify/require"
+)
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+func noise(size int) string {
+	raw := make([]byte, size)
+	_, _ = rand.Read(raw)
+	return base64.StdEncoding.EncodeToString(raw)[:size]
+}
+
+// everyCall makes each call once.
+func everyCall(r *Registry) map[string]error {
+	_, get := r.GetService("greeter")
+	_, list := r.ListServices()
+	_, watch := r.Watch()
+	return map[string]error{
+		"register greeter": r.Register(greeter("greeter", "a")), "deregister greeter": r.Deregister(greeter("greeter", "a")),
+		"get greeter": get, "list services": list, "watch": watch,
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	closed := l.Addr().String()
+	require.NoError(t, l.Close())
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+	require.NoError(t, err)
+	defer silent.Close()
+	for reason, address := range map[string]string{
+		"connection refused":       closed,
+		"no answer within 500ms":   silent.Addr().String(),
+		"no such host":             "host.invalid:8500",
+		"connect: no such file":    "unix:///nowhere/consul.sock",
+		"connection refused\u200b": "http://" + closed,
+	} {
+		c := settings(address)
+		c.Timeout = 500 * time.Millisecond
+		c.Token = plugin.NewSecret("a-secret")
+		r := open(t, c)
+		for call, err := range everyCall(r) {
+			begun := time.Now()
+			require.ErrorContains(t, err, call+": consul "+address+": ")
+			require.Less(t, time.Since(begun), 3*time.Second)
+			if !strings.Contains(reason, "host") { // resolvers differ
+				require.ErrorContains(t, err, strings.TrimSuffix(reason, "\u200b"))
+			}
+			require.NotContains(t, err.Error(), "a-secret")
+			require.NotContains(t, err.Error(), "\n")
+			require.NotErrorIs(t, err, registry.ErrNotFound)
+		}
+	}
+}
+
+func TestACL(t *testing.T) {
+	const root = "11111111-2222-3333-4444-555555555555"
+	server := servers.Consul(t, `acl { enabled = true, default_policy = "deny", tokens { initial_management = "`+root+`", agent = "`+root+`" } }`)
+	with := func(token string) *Registry {
+		c := settings(server.Addr)
+		if token != "" {
+			c.Token = plugin.NewSecret(token)
+		}
+		return open(t, c)
+	}
+	admin := with(root)
+	eventually(t, func() bool { return admin.Register(greeter("greeter", "root")) == nil })
+	require.Equal(t, []string{"root"}, ids(t, admin, "greeter"))
+
+	f := newForeign(t, server.Addr)
+	write := &api.WriteOptions{Token: root}
+	token := func(rules string) string {
+		policy, _, err := f.ACL().PolicyCreate(&api.ACLPolicy{Name: fmt.Sprint("p", time.Now().UnixNano()), Rules: rules}, write)
+		require.NoError(t, err)
+		token, _, err := f.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, write)
+		require.NoError(t, err)
+		return token.SecretID
+	}
+
+	t.Run("unknown token", func(t *testing.T) {
+		const wrong = "99999999-2222-3333-4444-555555555555"
+		for call, err := range everyCall(with(wrong)) {
+			require.ErrorContains(t, err, call+": consul "+server.Addr+" refused: 403 ACL not found")
+			require.ErrorContains(t, err, "registry-token")
+			require.NotContains(t, err.Error(), wrong)
+		}
+	})
+	t.Run("no rights", func(t *testing.T) {
+		secret := token(`key "nothing" { policy = "read" }`)
+		r := with(secret)
+		for call, err := range everyCall(r) {
+			switch call {
+			case "register greeter", "deregister greeter":
+				require.ErrorContains(t, err, call+": consul "+server.Addr+" refused: 403")
+				require.ErrorContains(t, err, "service:write")
+				require.NotContains(t, err.Error(), secret)
+			case "get greeter":
+				require.ErrorContains(t, err, "hides it")
+				require.ErrorContains(t, err, "service:read")
+				require.NotErrorIs(t, err, registry.ErrNotFound)
+			default: // what is hidden from a list is said in the log
+				require.NoError(t, err)
+			}
+		}
+	})
+	t.Run("no token", func(t *testing.T) {
+		_, err := with("").GetService("greeter")
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		require.ErrorContains(t, err, "registry-token is not set")
+		require.ErrorContains(t, with("").Register(greeter("greeter", "a")), "403")
+	})
+	t.Run("token of the environment", func(t *testing.T) {
+		t.Setenv("CONSUL_HTTP_TOKEN", root)
+		require.ErrorContains(t, with("").Register(greeter("greeter", "a")), "403")
+	})
+	t.Run("just enough", func(t *testing.T) {
+		r := with(token(`service "greeter" { policy = "write" } service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`))
+		w, err := r.Watch()
+		require.NoError(t, err)
+		s := greeter("greeter", "user")
+		require.NoError(t, r.Register(s, registry.TTL(time.Minute)))
+		require.NoError(t, r.Register(s, registry.TTL(time.Minute)))
+		require.Equal(t, []string{"root", "user"}, ids(t, r, "greeter"))
+		told, err := w.Next()
+		require.NoError(t, err)
+		require.True(t, s.Equal(told.Service))
+		require.ErrorContains(t, r.Register(greeter("other", "x")), "403")
+		require.NoError(t, r.Deregister(s))
+		hasIDs(t, r, "greeter", "root")
+	})
+	t.Run("revoked", func(t *testing.T) {
+		secret := token(`service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
+		r := with(secret)
+		w, err := r.Watch()
+		require.NoError(t, err)
+		defer w.Stop()
+		self, _, err := f.ACL().TokenReadSelf(&api.QueryOptions{Token: secret})
+		require.NoError(t, err)
+		_, err = f.ACL().TokenDelete(self.AccessorID, write)
+		require.NoError(t, err)
+		eventually(t, func() bool { _, err := r.GetService("greeter"); return err != nil })
+		require.NoError(t, admin.Register(greeter("greeter", "more")))
+		_, _, err = r.step(0, longPoll)
+		require.ErrorContains(t, err, "403")
+		require.Contains(t, r.seen, serviceID("greeter", "root"), "an empty answer may be a bad token: what is known stays")
+	})
+}
+
+// authority makes certificates.
+type authority struct {
+	t    *testing.T
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+func newAuthority(t *testing.T, name string) *authority {
+	a := &authority{t: t, dir: t.TempDir()}
+	a.cert, a.key, a.file, _ = a.issue(name, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+func (a *authority) issue(name string, c *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certFile, keyFile string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(a.t, err)
+	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	require.NoError(a.t, err)
+	cert, err = x509.ParseCertificate(der)
+	require.NoError(a.t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	require.NoError(a.t, err)
+	write := func(file, kind string, data []byte) string {
+		file = filepath.Join(a.dir, name+file)
+		require.NoError(a.t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600))
+		return file
+	}
+	return cert, key, write(".pem", "CERTIFICATE", der), write(".key", "EC PRIVATE KEY", keyDER)
+}
+
+func TestTLS(t *testing.T) {
+	good, bad := newAuthority(t, "good"), newAuthority(t, "bad")
+	server := func(name string) *x509.Certificate {
+		c := &x509.Certificate{DNSNames: []string{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		return c
+	}
+	_, _, cert, key := good.issue("server", server("consul.example"))
+	_, _, clientCert, clientKey := good.issue("client", server("client.example"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	secure := l.Addr().String()
+	_, port, err := net.SplitHostPort(secure)
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	socket := filepath.Join(t.TempDir(), "consul.sock")
+	s := servers.Consul(t, `ports { https = `+port+` }`, `addresses { http = "127.0.0.1 unix://`+socket+`", https = "127.0.0.1" }`,
+		`tls { https { ca_file = "`+good.file+`", cert_file = "`+cert+`", key_file = "`+key+`", verify_incoming = true } }`)
+
+	mutual := plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}
+	for name, test := range map[string]struct {
+		address string
+		tls     plugin.TLS
+		says    string // empty: it works
+	}{
+		"mutual":            {secure, mutual, ""},
+		"URL":               {"https://" + secure, mutual, ""},
+		"plain":             {s.Addr, plugin.TLS{}, ""},
+		"plain URL":         {"http://" + s.Addr, plugin.TLS{}, ""},
+		"socket":            {"unix://" + socket, plugin.TLS{}, ""},
+		"not verified":      {secure, plugin.TLS{Insecure: true, Cert: clientCert, Key: clientKey}, ""},
+		"unknown authority": {secure, plugin.TLS{CA: bad.file, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}, "certificate signed by unknown authority"},
+		"of the system":     {secure, plugin.TLS{Enable: true, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}, "certificate signed by unknown authority"},
+		"wrong name":        {secure, plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey, ServerName: "other.example"}, "certificate is valid for consul.example, not other.example"},
+		"no name":           {secure, plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey}, "cannot validate certificate for 127.0.0.1"},
+		"no certificate":    {secure, plugin.TLS{CA: good.file, ServerName: "consul.example"}, "certificate required"},
+		"plain to TLS":      {"http://" + secure, plugin.TLS{}, "HTTP request to an HTTPS server"},
+		"TLS to plain":      {s.Addr, plugin.TLS{CA: good.file}, "server gave HTTP response to HTTPS client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := settings(test.address)
+			c.TLS = test.tls
+			r := open(t, c)
+			begun := time.Now()
+			_, err := r.ListServices()
+			require.Less(t, time.Since(begun), c.Timeout+time.Second)
+			if test.says == "" {
+				require.NoError(t, err)
+				w, err := r.Watch()
+				require.NoError(t, err)
+				s := greeter("over "+name, "a")
+				require.NoError(t, r.Register(s))
+				told, err := w.Next()
+				require.NoError(t, err)
+				require.True(t, s.Equal(told.Service))
+				return
+			}
+			require.ErrorContains(t, err, "list services: consul "+test.address)
+			require.ErrorContains(t, err, test.says)
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
+// TestNotConsul: whatever answers there, it is said, and nothing is taken for an answer.
+func TestNotConsul(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "<html>hello") })}
+	done := make(chan error)
+	go func() { done <- web.Serve(l) }()
+	r := open(t, settings(l.Addr().String()))
+	for call, err := range everyCall(r) {
+		if call != "deregister greeter" && call != "register greeter" { // which have no answer but yes
+			require.ErrorContains(t, err, call+": consul "+l.Addr().String(), call)
+		}
+	}
+	require.NoError(t, web.Close())
+	require.ErrorIs(t, <-done, http.ErrServerClosed)
+}
+
+func TestValidate(t *testing.T) {
+	require.NoError(t, settings("127.0.0.1:8500", "[::1]:8500", "consul.example:8500", "https://consul.example/prefix/", "unix:///run/consul.sock").Validate())
+	for says, change := range map[string]func(*Config){
+		"address is empty":                        func(c *Config) { c.Address = nil },
+		`address "consul" is not host:port`:       func(c *Config) { c.Address = []string{"consul"} },
+		`address "consul:" is not host:port`:      func(c *Config) { c.Address = []string{"consul:"} },
+		`address "::1" is not host:port`:          func(c *Config) { c.Address = []string{"::1"} },
+		`address "ftp://consul:1" is neither`:     func(c *Config) { c.Address = []string{"ftp://consul:1"} },
+		`address "http://" is neither`:            func(c *Config) { c.Address = []string{"http://"} },
+		"the path of the socket must be absolute": func(c *Config) { c.Address = []string{"unix://consul.sock"} },
+		"use token":                                func(c *Config) { c.Address = []string{"http://user:secret@consul:1"} },
+		"nothing can follow the path":              func(c *Config) { c.Address = []string{"http://consul:1/?dc=x"} },
+		"contradicts the tls options: write https": func(c *Config) { c.Address = []string{"http://consul:1"}; c.TLS.Enable = true },
+		"timeout 0s must be more than 0":           func(c *Config) { c.Timeout = 0 },
+		`consistency "eventual" is unknown`:        func(c *Config) { c.Consistency = "eventual" },
+		`check "script" is unknown`:                func(c *Config) { c.Check = "script" },
+		`check "ttl://x" is unknown`:               func(c *Config) { c.Check = "ttl://x" },
+		`check "tcp://:1/x" is unknown`:            func(c *Config) { c.Check = "tcp://:1/x" },
+		"check-interval 1ms is too short":          func(c *Config) { c.CheckInterval = time.Millisecond },
+		"deregister-critical 59s is too short":     func(c *Config) { c.DeregisterCritical = 59 * time.Second },
+	} {
+		t.Run(says, func(t *testing.T) {
+			c := settings("127.0.0.1:8500")
+			change(&c)
+			err := c.Validate()
+			require.ErrorContains(t, err, says)
+			require.NotContains(t, err.Error(), "secret")
+			_, err = Open(c, nil)
+			require.ErrorContains(t, err, says)
+		})
+	}
+}
+
+// TestSettings goes the way of a user: the defaults are valid, mistakes say where they come from.
+func TestSettings(t *testing.T) {
+	load := func(env ...string) error {
+		_, err := plugin.NewLoader(plugin.Linked).Load(append(env, "MICRO_REGISTRY=consul"))
+		return err
+	}
+	require.NoError(t, load())
+	require.ErrorContains(t, load("MICRO_REGISTRY_CONSISTENCY=some"), "consistency")
+	require.ErrorContains(t, load("MICRO_REGISTRY_DEREGISTER_CRITICAL=1s"), "MICRO_REGISTRY_DEREGISTER_CRITICAL")
+	require.ErrorContains(t, load("MICRO_REGISTRY_ADDRESS=http://u:hidden@h:1"), "address")
+	require.NotContains(t, load("MICRO_REGISTRY_ADDRESS=http://u:hidden@h:1").Error(), "hidden")
+}
