@@ -74,6 +74,11 @@ func triedAgain(r *rig, fail func() error) {
 		r.eventually("three tries", func() bool { return s.count(m.ID) == 3 })
 	}
 	r.quiet(b, topic, func() bool { return s.count(sent[0].ID) == 3 })
+	r.eventually("the last message here as well", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.tries) > len(sent)
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	require.Len(r, s.tries, len(sent)+1, "a redelivered message keeps its ID")
