@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -30,7 +29,7 @@ func ConsulPair(t testing.TB) (server, agent *Server) {
 	const soon = `gossip_lan { gossip_interval = "50ms", probe_interval = "200ms", probe_timeout = "100ms", suspicion_mult = 2 }`
 	port := freePort(t)
 	server = consulAgent(t, port, []string{`server = true`, `bootstrap_expect = 1`, `performance { raft_multiplier = 1 }`, soon})
-	agent = consulAgent(t, freePort(t), []string{fmt.Sprintf(`retry_join = ["127.0.0.1:%d"], retry_interval = "200ms"`, port), soon})
+	agent = consulAgent(t, freePort(t), []string{fmt.Sprintf("retry_join = [\"127.0.0.1:%d\"]\nretry_interval = \"200ms\"", port), soon})
 	return server, agent
 }
 
@@ -45,16 +44,18 @@ func consulAgent(t testing.TB, gossip int, config []string) *Server {
 	port := freePort(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	s.listen(t, addr)
-	config = append(config,
-		fmt.Sprintf(`node_name = "test-%d"`, port),
-		fmt.Sprintf("ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }", port, freePort(t), gossip),
-		`disable_update_check = true`)
-	file := filepath.Join(t.TempDir(), "consul.hcl")
-	if err := os.WriteFile(file, []byte(strings.Join(config, "\n")), 0o600); err != nil {
-		t.Fatal(err)
+	own := fmt.Sprintf(`
+		node_name = "test-%d"
+		ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }
+		disable_update_check = true`, port, port, freePort(t), gossip)
+	files := t.TempDir() // one each, or blocks that are in several would not be merged
+	for i, text := range append(config, own) {
+		if err := os.WriteFile(filepath.Join(files, fmt.Sprintf("%d.hcl", i)), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.command = func() *exec.Cmd {
-		return exec.Command(binary, "agent", "-bind=127.0.0.1", "-client=127.0.0.1", "-data-dir="+s.Dir, "-log-level=warn", "-config-file="+file)
+		return exec.Command(binary, "agent", "-bind=127.0.0.1", "-client=127.0.0.1", "-data-dir="+s.Dir, "-log-level=warn", "-config-dir="+files)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no goroutine stays
 	s.ready = func() error {
