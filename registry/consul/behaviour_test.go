@@ -63,6 +63,19 @@ func hasIDs(t *testing.T, r *Registry, name string, want ...string) {
 	require.Equal(t, want, got)
 }
 
+// next is what w tells next of a service.
+func next(t *testing.T, w registry.Watcher, name, action string) *registry.Service {
+	t.Helper()
+	for {
+		told, err := w.Next()
+		require.NoError(t, err)
+		if told.Service.Name == name {
+			require.Equal(t, action, told.Action)
+			return told.Service
+		}
+	}
+}
+
 // foreign is another program's view of a server.
 type foreign struct {
 	*api.Client
@@ -204,14 +217,10 @@ func testForeignServices(t *testing.T, server *servers.Server, other foreign) {
 	s := greeter("mixed", "good")
 	require.NoError(t, r.Register(s))
 	require.Equal(t, []string{"good"}, ids(t, r, "mixed"))
-	told, err := w.Next()
-	require.NoError(t, err)
-	require.True(t, s.Equal(told.Service), "the first that a watcher is told of: %v", told.Service)
+	told := next(t, w, "mixed", registry.Create)
+	require.True(t, s.Equal(told), "the first that a watcher is told of: %v", told)
 	require.NoError(t, r.Deregister(s))
-	told, err = w.Next()
-	require.NoError(t, err)
-	require.Equal(t, registry.Delete, told.Action)
-	require.Equal(t, "good", told.Service.Nodes[0].ID)
+	require.Equal(t, "good", next(t, w, "mixed", registry.Delete).Nodes[0].ID)
 }
 
 func testOtherChecks(t *testing.T, server *servers.Server, other foreign) {
@@ -228,15 +237,10 @@ func testOtherChecks(t *testing.T, server *servers.Server, other foreign) {
 	require.NoError(t, err)
 	require.NoError(t, other.Agent().EnableNodeMaintenance("by hand"))
 	t.Cleanup(func() { _ = other.Agent().DisableNodeMaintenance() })
-	told, err := w.Next()
-	require.NoError(t, err)
-	require.Equal(t, registry.Delete, told.Action)
+	next(t, w, "checked", registry.Delete)
 	require.Empty(t, ids(t, r, "checked"))
 	require.NoError(t, other.Agent().DisableNodeMaintenance())
-	told, err = w.Next()
-	require.NoError(t, err)
-	require.Equal(t, registry.Create, told.Action)
-	require.True(t, s.Equal(told.Service))
+	require.True(t, s.Equal(next(t, w, "checked", registry.Create)))
 	require.NoError(t, r.Deregister(s))
 }
 
@@ -415,10 +419,7 @@ func testManyServices(t *testing.T, server *servers.Server, _ foreign) {
 	begun = time.Now()
 	require.NoError(t, writer.Register(moved))
 	for _, w := range watchers {
-		told, err := w.Next()
-		require.NoError(t, err)
-		require.Equal(t, registry.Update, told.Action)
-		require.True(t, moved.Equal(told.Service))
+		require.True(t, moved.Equal(next(t, w, moved.Name, registry.Update)))
 	}
 	t.Logf("all were told %v after a change", time.Since(begun))
 	require.LessOrEqual(t, proxy.Connections(), 4, "an agent takes 200 from all processes of a host")
@@ -461,9 +462,7 @@ func testHalfWritten(t *testing.T, server *servers.Server, other foreign) {
 	require.False(t, complete)
 	reg.Checks[0].Notes = whole
 	require.NoError(t, other.Agent().ServiceRegister(reg.AgentServiceRegistration))
-	told, err := w.Next()
-	require.NoError(t, err)
-	require.True(t, s.Equal(told.Service))
+	require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
 	require.NoError(t, r.Deregister(s))
 }
 
@@ -476,9 +475,7 @@ func testConsistency(t *testing.T, server *servers.Server, _ foreign) {
 		require.NoError(t, err)
 		s := greeter("consistency-"+mode, "a")
 		require.NoError(t, r.Register(s))
-		told, err := w.Next()
-		require.NoError(t, err)
-		require.True(t, s.Equal(told.Service))
+		require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
 		hasIDs(t, r, s.Name, "a")
 		list, err := r.ListServices()
 		require.NoError(t, err)
@@ -576,9 +573,7 @@ func testSilentAgent(t *testing.T, server *servers.Server, _ foreign) {
 	s := greeter("unheard", "a")
 	require.NoError(t, writer.Register(s))
 	require.Equal(t, []string{"a"}, ids(t, r, "unheard")) // as a refresh would
-	told, err := w.Next()
-	require.NoError(t, err)
-	require.True(t, s.Equal(told.Service))
+	require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
 	require.Less(t, time.Since(begun), longPoll/2)
 	require.NoError(t, writer.Deregister(s))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -40,9 +41,9 @@ func (p probe) check(name string, n *registry.Node) (*api.AgentServiceCheck, err
 	if p.kind == "" || strings.HasPrefix(name, "_") {
 		return nil, nil
 	}
-	host, port, _ := net.SplitHostPort(n.Address) // empty if it is none
-	host, port = cmp.Or(p.host, host), cmp.Or(p.port, port)
-	if host == "" || port == "" {
+	host, number := hostPort(n.Address)
+	host, port := cmp.Or(p.host, host), cmp.Or(p.port, strconv.Itoa(number))
+	if host == "" || port == "0" {
 		return nil, fmt.Errorf("%w: node %s is at %q, where no agent can check by %s: set registry-check to ttl, or to a URL with host and port",
 			registry.ErrInvalid, n.ID, n.Address, p.kind)
 	}
