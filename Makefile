@@ -9,7 +9,10 @@ RACE     := $(if $(CC_FOUND),-race)
 # What was not tested because a real server is missing; a test that is skipped says nothing itself.
 SKIPPED := if [ -s .servers/skipped ]; then sort -u .servers/skipped; echo "SKIPPED: $$(sort -u .servers/skipped | wc -l) tests had no real server"; fi
 
-.PHONY: help build run servers test bench lint docs clean
+# What the conformance suites found, for docs/capabilities.md. It is one folder for all runs, so that go test can cache them.
+RESULTS := $(CURDIR)/.results
+
+.PHONY: help build run servers test bench lint docs capabilities clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,8 +29,9 @@ servers: ## install the real servers that the tests need (Consul, Kafka, RabbitM
 
 test: ## run all tests, with the race detector; those on real servers need "make servers" first
 	@$(if $(RACE),,echo "NO RACE DETECTOR: it needs a C compiler ($$($(GO) env CC)), and none was found. Install gcc to have it.")
-	@mkdir -p .servers && rm -f .servers/skipped
-	MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
+	@mkdir -p .servers $(RESULTS) && rm -f .servers/skipped
+	MICRO_SUITE_RESULTS=$(RESULTS) MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
+	@$(GO) run ./internal/capabilities -check $(RESULTS) docs/capabilities.md
 	@$(if $(RACE),echo "what the race detector would falsify:")
 	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client)
 	@$(SKIPPED)
@@ -45,5 +49,10 @@ lint: ## gofmt, go vet, staticcheck
 docs: ## generate docs/plugins from what the plugins register
 	$(GO) run ./cmd/micro docs docs/plugins
 
+capabilities: ## generate docs/capabilities.md from what the conformance suites find; needs "make servers"
+	@rm -rf $(RESULTS) && mkdir $(RESULTS)
+	MICRO_SUITE_RESULTS=$(RESULTS) $(GO) test -count=1 -timeout 20m -run Conformance ./registry/... ./broker/... ./transport/...
+	$(GO) run ./internal/capabilities $(RESULTS) docs/capabilities.md
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin $(RESULTS)

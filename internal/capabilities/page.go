@@ -18,9 +18,8 @@ What each plugin can do, as its run of the public suite of its kind has shown, a
 suites are the packages registry/registrytest, broker/brokertest and transport/transporttest, and
 [writing-a-plugin.md](writing-a-plugin.md) says how a plugin of your own is held to them.
 
-What a plugin claims is tested. A test is left out only for want of a capability, or of a fault that cannot be brought about
-(a plugin without a server has none that can be restarted): the second table of each kind says which. "not tried" means the
-same in the first.
+What a plugin claims is tested. A test is left out only for want of a capability, or of a fault that cannot happen to it (who
+has no server has none that restarts): the second table of each kind says which. In the first that is "not tried".
 `
 
 // Rows that the generator makes.
@@ -28,7 +27,6 @@ const (
 	serverRow = "shown on"
 	noServer  = "no server needed"
 	passed    = "✓"
-	leftOut   = "without: "
 )
 
 // page has two tables for each kind: what its plugins can do, and which tests they passed.
@@ -78,16 +76,22 @@ func pageOf(found []suite.Result) (page, error) {
 			}
 		}
 		for _, t := range r.Tests {
-			cell := passed
-			if t.Skipped != "" {
-				cell = leftOut + t.Skipped
-			}
 			if k.tests.get(r.Plugin, t.Name) != passed {
-				k.tests.set(r.Plugin, t.Name, cell)
+				k.tests.set(r.Plugin, t.Name, outcome(t))
 			}
 		}
 	}
 	return p, nil
+}
+
+func outcome(t suite.Test) string {
+	if t.Skipped == "" {
+		return passed
+	}
+	if has, ok := strings.CutPrefix(t.Skipped, "not "); ok {
+		return "has " + has
+	}
+	return "without " + t.Skipped
 }
 
 // merge sets a cell; a second run may say the same, or less.

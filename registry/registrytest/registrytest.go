@@ -101,6 +101,8 @@ func Run(t *testing.T, start func(t *testing.T) Harness) {
 func (b *backend) claims() {
 	crashed := "at once"
 	switch {
+	case b.Spawn == nil:
+		crashed = suite.NotTried
 	case !b.SeesCrash && b.NoTTL:
 		crashed = "stays"
 	case !b.SeesCrash:
