@@ -21,7 +21,7 @@ import (
 )
 
 // Plugins is the kind: --broker, MICRO_BROKER.
-var Plugins = plugin.NewKind[Broker]("broker", plugin.KindDoc("carries messages from publishers to subscribers"), plugin.Known("direct", "kafka", "memory"))
+var Plugins = plugin.NewKind[Broker]("broker", plugin.KindDoc("carries messages from publishers to subscribers"), plugin.Known("direct", "kafka", "memory", "rabbitmq"))
 
 // Broker carries messages. All methods are safe for concurrent use.
 type Broker interface {
