@@ -19,7 +19,7 @@ import (
 
 // Plugins is the kind: --registry, MICRO_REGISTRY.
 var Plugins = plugin.NewKind[Registry]("registry",
-	plugin.KindDoc("finds services: who runs what, where"), plugin.Known("local", "memory", "mdns"))
+	plugin.KindDoc("finds services: who runs what, where"), plugin.Known("consul", "local", "memory", "mdns"))
 
 // Registry finds services. All methods are safe for concurrent use. They are off the request path: an implementation
 // bounds each call by its own timeout setting. One that holds resources also implements io.Closer; after Close
