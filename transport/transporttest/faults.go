@@ -234,7 +234,7 @@ func closeAll(r *rig, fault func(transport.Transport) (over func())) {
 	r.works(a, b)
 	over := sync.OnceFunc(fault(tr))
 	defer over()
-	require.NoError(r, a.Send(r.ctx(), []byte("on its way")))
+	_ = r.inTime("Send", func() error { return a.Send(r.ctxFor(short), []byte("on its way")) })
 	for _, c := range []io.Closer{a, b, l} {
 		_ = r.inTime("Close", c.Close)
 	}
