@@ -103,8 +103,8 @@ func newAgent(ctx context.Context, name string, c Config) (*agent, error) {
 		}
 	}
 	config := &api.Config{
-		Address: e.scheme + "://" + e.address, Scheme: e.scheme,
-		Token: c.Token.Reveal(), Namespace: c.Namespace, Partition: c.Partition,
+		Address: e.scheme + "://" + e.address, Scheme: e.scheme, Namespace: c.Namespace, Partition: c.Partition,
+		Token: "-", // or the library takes one from the environment; ownSettings replaces it
 		// No Timeout: it would end long polls.
 		HttpClient: &http.Client{Transport: &ownSettings{a.conns, c}},
 	}

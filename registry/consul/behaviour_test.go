@@ -136,6 +136,7 @@ func TestOneServer(t *testing.T) {
 		"Enterprise":                   testEnterprise,
 		"Agents in order":              testAgentsInOrder,
 		"A silent agent is left":       testSilentAgent,
+		"A connection that was cut":    testCut,
 		"Direct":                       testDirect,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server, other) })
@@ -283,8 +284,21 @@ func testProbes(t *testing.T, server *servers.Server, other foreign) {
 		require.NoError(t, r.Deregister(nobody))
 	}
 	c := settings(server.Addr)
-	c.Check = "tcp"
+	c.Check = "grpc://:1/health"
 	r := open(t, c)
+	nobody := greeter("by-grpc", "a")
+	nobody.Nodes[0].Address = "127.0.0.1:2"
+	require.NoError(t, r.Register(nobody))
+	checks, err := other.Agent().Checks()
+	require.NoError(t, err)
+	probe := checks["probe:"+serviceID("by-grpc", "a")]
+	require.NotNil(t, probe)
+	require.Equal(t, "grpc", probe.Type)
+	require.Empty(t, ids(t, r, "by-grpc"))
+	require.NoError(t, r.Deregister(nobody))
+
+	c.Check = "tcp"
+	r = open(t, c)
 	s := greeter("stops-listening", "a")
 	s.Nodes[0].Address = address
 	require.NoError(t, r.Register(s))
@@ -487,6 +501,7 @@ func testConsistency(t *testing.T, server *servers.Server, _ foreign) {
 func testEnvironment(t *testing.T, server *servers.Server, _ foreign) {
 	t.Setenv("CONSUL_HTTP_ADDR", "192.0.2.1:1")
 	t.Setenv("CONSUL_HTTP_SSL", "true")
+	t.Setenv("CONSUL_HTTP_TOKEN_FILE", "/nowhere")
 	t.Setenv("CONSUL_NAMESPACE", "nowhere")
 	t.Setenv("CONSUL_PARTITION", "nowhere")
 	r := open(t, settings(server.Addr))
@@ -576,6 +591,34 @@ func testSilentAgent(t *testing.T, server *servers.Server, _ foreign) {
 	require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
 	require.Less(t, time.Since(begun), longPoll/2)
 	require.NoError(t, writer.Deregister(s))
+}
+
+// testCut: what happened while the connections were refused is told afterwards, without a new watch.
+func testCut(t *testing.T, server *servers.Server, _ foreign) {
+	proxy, err := servers.NewProxy(server.Addr)
+	require.NoError(t, err)
+	defer proxy.Close()
+	writer, r := open(t, settings(server.Addr)), open(t, settings(proxy.Addr()))
+	stays, goes, comes := greeter("cut", "stays"), greeter("cut", "goes"), greeter("cut", "comes")
+	require.NoError(t, writer.Register(stays))
+	require.NoError(t, writer.Register(goes))
+	w, err := r.Watch()
+	require.NoError(t, err)
+	for range 2 {
+		proxy.Drop() // and at once on again
+		require.NoError(t, writer.Register(comes))
+		require.True(t, comes.Equal(next(t, w, "cut", registry.Create)))
+		require.NoError(t, writer.Deregister(comes))
+		next(t, w, "cut", registry.Delete)
+	}
+	proxy.Cut()
+	require.NoError(t, writer.Deregister(goes))
+	require.NoError(t, writer.Register(comes))
+	hasIDs(t, writer, "cut", "comes", "stays")
+	proxy.Heal()
+	require.Equal(t, "goes", next(t, w, "cut", registry.Delete).Nodes[0].ID)
+	require.True(t, comes.Equal(next(t, w, "cut", registry.Create)))
+	require.NoError(t, writer.Deregister(greeter("cut", "stays", "comes")))
 }
 
 // testDirect: the direct broker registers its processes under a name and at an address of its own.

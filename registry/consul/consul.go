@@ -20,6 +20,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,18 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// withDefaults is for settings made in code.
+func (c Config) withDefaults() Config {
+	if len(c.Address) == 0 {
+		c.Address = []string{"127.0.0.1:8500"}
+	}
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.Consistency = cmp.Or(c.Consistency, "default")
+	c.Check = cmp.Or(c.Check, "ttl")
+	c.CheckInterval = cmp.Or(c.CheckInterval, 10*time.Second)
+	return c
+}
+
 // New opens the registry for a service.
 func New(env *plugin.Env, c Config) (registry.Registry, error) { return Open(c, env.Logger()) }
 
@@ -111,12 +124,13 @@ type Registry struct {
 
 var _ registry.Registry = (*Registry)(nil)
 
-// Open connects to nothing yet: an agent that cannot be reached is the error of the first call. A nil log means
-// slog.Default.
+// Open connects to nothing yet: an agent that cannot be reached is the error of the first call. Zero fields of c get their
+// defaults, but for DeregisterCritical, and a nil log means slog.Default.
 func Open(c Config, log *slog.Logger) (*Registry, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	c = c.withDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}

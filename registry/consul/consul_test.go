@@ -109,7 +109,7 @@ func TestConformance(t *testing.T) {
 		proxies := make(map[registry.Registry]*servers.Proxy)
 		return registrytest.Harness{
 			Backend:         "Consul " + servers.ConsulVersion,
-			LargestMetadata: 24 << 10,
+			LargestMetadata: 30_000,
 			Open: func(t *testing.T) registry.Registry {
 				proxy, err := servers.NewProxy(server.Addr)
 				require.NoError(t, err)

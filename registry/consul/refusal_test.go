@@ -153,6 +153,14 @@ func TestACL(t *testing.T) {
 		require.NoError(t, r.Deregister(s))
 		hasIDs(t, r, "greeter", "root")
 	})
+	t.Run("only writing", func(t *testing.T) {
+		r := with(token(`service "greeter" { policy = "write" }`))
+		begun := time.Now()
+		require.NoError(t, r.Register(greeter("greeter", "writer")))
+		require.Less(t, time.Since(begun), r.config.Timeout, "it waits for what is hidden")
+		hasIDs(t, admin, "greeter", "root", "writer")
+		require.NoError(t, r.Deregister(greeter("greeter", "writer")))
+	})
 	t.Run("revoked", func(t *testing.T) {
 		secret := token(`service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
 		r := with(secret)
@@ -314,10 +322,16 @@ func TestValidate(t *testing.T) {
 			err := c.Validate()
 			require.ErrorContains(t, err, says)
 			require.NotContains(t, err.Error(), "secret")
-			_, err = Open(c, nil)
-			require.ErrorContains(t, err, says)
 		})
 	}
+}
+
+func TestSettingsInCode(t *testing.T) {
+	r, err := Open(Config{}, nil)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	_, err = Open(Config{Check: "script"}, nil)
+	require.ErrorContains(t, err, `check "script" is unknown`)
 }
 
 // TestSettings goes the way of a user: the defaults are valid, mistakes say where they come from.

@@ -135,7 +135,7 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 	if err := a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts); err != nil {
 		return err
 	}
-	if err := untilVisible(ctx, a, reg); err != nil {
+	if err := r.untilVisible(ctx, a, reg); err != nil {
 		r.log.Warn("registered with the agent, but not yet to be found: its servers may be in trouble, it goes on trying",
 			"agent", a.name, "service", reg.Name, "error", err)
 	}
@@ -143,7 +143,7 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 }
 
 // untilVisible waits until the agent has told the servers, so that who registers can be found at once.
-func untilVisible(ctx context.Context, a *agent, reg registration) error {
+func (r *Registry) untilVisible(ctx context.Context, a *agent, reg registration) error {
 	opts := &api.QueryOptions{Filter: fmt.Sprintf("CheckID == %q", checkPrefix+reg.ID)}
 	for {
 		var checks []check
@@ -158,6 +158,10 @@ func untilVisible(ctx context.Context, a *agent, reg registration) error {
 			if c.content() == reg.content && c.Status == api.HealthPassing {
 				return nil
 			}
+		}
+		if meta.ResultsFilteredByACLs {
+			r.sayHidden()
+			return nil
 		}
 		opts.WaitIndex = max(1, meta.LastIndex)
 	}

@@ -23,10 +23,12 @@ const (
 	longPoll    = 30 * time.Second      // an agent that hangs is noticed a little later at the latest
 	noCheck     = `CheckID == ""`       // the filter that nothing passes
 	minPace     = 10 * time.Millisecond // between two readings
-	maxPace     = time.Second
-	maxPause    = 10 * time.Second // between attempts
-	maxFetches  = 8                // at once
-	maxFiltered = 32               // nodes of a service are asked for by ID, if no more changed
+	maxPace     = 5 * time.Second
+	paceOfEach  = time.Millisecond       // for each instance there is, so that a process reads at most half a MB a second
+	maxPause    = 10 * time.Second       // between attempts
+	answerPause = 200 * time.Millisecond // before an attempt because of an answer
+	maxFetches  = 8                      // at once
+	maxFiltered = 32                     // nodes of a service are asked for by ID, if no more changed
 )
 
 // seen is what watchers know of an instance.
@@ -181,7 +183,8 @@ func (r *Registry) follow(index uint64) {
 	}
 }
 
-// step waits for news, and tells it. It does not wait if index is 0, and tells also without news if wait is short.
+// step waits for news, and tells it. It does not wait if index is 0, and tells also without news if wait is short. When
+// much changes all the time, it leaves most of the time, of this process and of Consul, to others.
 func (r *Registry) step(index uint64, wait time.Duration) (next uint64, complete bool, err error) {
 	if index > 0 {
 		next, err = r.poll(index, wait)
@@ -192,8 +195,11 @@ func (r *Registry) step(index uint64, wait time.Duration) (next uint64, complete
 	begun := time.Now()
 	r.watching.Lock()
 	next, complete, err = r.look()
+	many := len(r.seen)
 	r.watching.Unlock()
-	r.pace(time.Since(begun))
+	if err == nil {
+		r.sleep(min(max(minPace, 4*time.Since(begun), time.Duration(many)*paceOfEach), maxPace))
+	}
 	return next, complete, err
 }
 
@@ -224,15 +230,14 @@ func (r *Registry) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-r.agents.answered:
-		r.pace(min(d, maxPace) / 8)
+		r.sleep(min(d, answerPause))
 	case <-r.ctx.Done():
 	}
 }
 
-// pace leaves most of the time, of this process and of Consul, to others, where much changes all the time.
-func (r *Registry) pace(took time.Duration) {
+func (r *Registry) sleep(d time.Duration) {
 	select {
-	case <-time.After(min(max(minPace, 4*took), maxPace)):
+	case <-time.After(d):
 	case <-r.ctx.Done():
 	}
 }
