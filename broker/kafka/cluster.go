@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,11 +96,10 @@ func (c *cluster) close() {
 func (c *cluster) try(ctx context.Context, f func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, time.Second
+	var pauses *backoff.ExponentialBackOff
 	var last error
 	for {
-		err := f(limited)
+		err := c.once(limited, f)
 		switch {
 		case err == nil:
 			return nil
@@ -110,12 +111,23 @@ func (c *cluster) try(ctx context.Context, f func(context.Context) error) error 
 		case last == nil:
 			last = err
 		}
+		if pauses == nil {
+			pauses = backoff.NewExponentialBackOff()
+			pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, time.Second
+		}
 		select {
 		case <-limited.Done():
 			return c.gaveUp(ctx, last)
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// once leaves time for another try, over another connection, if there is no answer.
+func (c *cluster) once(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout/2)
+	defer cancel()
+	return f(ctx)
 }
 
 // gaveUp is the error when trying was ended by ctx or by the limit; last says why there was something to try.
@@ -126,7 +138,7 @@ func (c *cluster) gaveUp(ctx context.Context, last error) error {
 		}
 		return fmt.Errorf("%w; before that: %w", err, c.at(last))
 	}
-	if last == nil || errors.Is(last, context.DeadlineExceeded) {
+	if last == nil || errors.Is(last, os.ErrDeadlineExceeded) || errors.Is(last, context.DeadlineExceeded) {
 		return c.at(fmt.Errorf("no answer within %s: %w", c.config.Timeout, context.DeadlineExceeded))
 	}
 	return fmt.Errorf("tried for %s: %w", c.config.Timeout, c.at(last))
@@ -152,15 +164,15 @@ func (c *cluster) refresh() {
 
 // partitions is how many a topic has, as far as is known: kafka.UnknownTopicOrPartition may be out of date.
 func (c *cluster) partitions(ctx context.Context, topic string) (int, error) {
-	n, err := partitions(ctx, c.transport, c.client.Addr.String(), topic)
+	n, err := partitions(ctx, c.transport, c.client.Addr, topic)
 	if err == nil {
 		c.met.Store(true)
 	}
 	return n, err
 }
 
-func partitions(ctx context.Context, t *kafka.Transport, addr, topic string) (int, error) {
-	answer, err := t.RoundTrip(ctx, kafka.TCP(addr), &metadata.Request{TopicNames: []string{topic}})
+func partitions(ctx context.Context, t *kafka.Transport, addr net.Addr, topic string) (int, error) {
+	answer, err := t.RoundTrip(ctx, addr, &metadata.Request{TopicNames: []string{topic}})
 	if err != nil {
 		return 0, err
 	}
@@ -208,7 +220,7 @@ func (c *cluster) look(ctx context.Context, topic string) (int, error) {
 	t := c.newTransport()
 	defer t.CloseIdleConnections()
 	t.MetadataTopics = []string{topic}
-	return partitions(ctx, t, c.client.Addr.String(), topic)
+	return partitions(ctx, t, c.client.Addr, topic)
 }
 
 func (c *cluster) create(ctx context.Context, topic string) error {
@@ -251,6 +263,20 @@ func (c *cluster) ends(ctx context.Context, topic string, partitions int) (map[i
 	return ends, nil
 }
 
+// first is where a partition begins now.
+func (c *cluster) first(ctx context.Context, topic string, partition int) (int64, error) {
+	answer, err := c.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(partition)}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range answer.Topics[topic] {
+		return p.FirstOffset, p.Error
+	}
+	return 0, kafka.LeaderNotAvailable
+}
+
 // found begins a group that has never existed at the ends of the partitions, by committing them. The commit is that of
 // nobody: the server refuses it as soon as the group has a member, and who that is has been here before.
 func (c *cluster) found(ctx context.Context, group, topic string, partitions int) error {
@@ -262,7 +288,7 @@ func (c *cluster) found(ctx context.Context, group, topic string, partitions int
 	if err != nil {
 		return err
 	}
-	if committed.Error != nil {
+	if committed.Error != nil && !errors.Is(committed.Error, kafka.GroupIdNotFound) {
 		return committed.Error
 	}
 	for _, p := range committed.Topics[topic] {
@@ -277,20 +303,27 @@ func (c *cluster) found(ctx context.Context, group, topic string, partitions int
 	if err != nil {
 		return err
 	}
+	err = c.commit(ctx, group, topic, &kafka.Generation{ID: -1}, ends)
+	if errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
+		return nil
+	}
+	return err
+}
+
+// commit commits offsets of partitions in the name of a generation of the group.
+func (c *cluster) commit(ctx context.Context, group, topic string, by *kafka.Generation, ends map[int]int64) error {
 	var offsets []kafka.OffsetCommit
 	for p, offset := range ends {
 		offsets = append(offsets, kafka.OffsetCommit{Partition: p, Offset: offset})
 	}
 	answer, err := c.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
-		GroupID: group, GenerationID: -1, Topics: map[string][]kafka.OffsetCommit{topic: offsets},
+		GroupID: group, GenerationID: int(by.ID), MemberID: by.MemberID, Topics: map[string][]kafka.OffsetCommit{topic: offsets},
 	})
 	if err != nil {
 		return err
 	}
 	for _, p := range answer.Topics[topic] {
-		switch {
-		case p.Error == nil, errors.Is(p.Error, kafka.UnknownMemberId), errors.Is(p.Error, kafka.IllegalGeneration):
-		default:
+		if p.Error != nil {
 			return p.Error
 		}
 	}

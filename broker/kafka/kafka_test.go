@@ -91,3 +91,26 @@ func kill(b *Broker) {
 	}
 	b.cluster.conns.close()
 }
+
+// subscribe returns what arrives.
+func subscribe(t *testing.T, b broker.Broker, topic string, opts ...broker.SubscribeOption) <-chan *broker.Message {
+	t.Helper()
+	got := make(chan *broker.Message, 100_000)
+	_, err := b.Subscribe(t.Context(), topic, func(_ context.Context, m *broker.Message) error {
+		got <- m
+		return nil
+	}, opts...)
+	require.NoError(t, err)
+	return got
+}
+
+func receive[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(30 * time.Second):
+		require.FailNow(t, "timeout")
+		panic("unreachable")
+	}
+}

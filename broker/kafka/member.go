@@ -212,7 +212,11 @@ func (m *member) handle(ctx context.Context, g *kafka.Generation) {
 	err := consumer.Stop(patience)
 	queue.Close()
 	readers.Wait()
-	if err := m.commit(g, done); err != nil {
+	if m.commit(g, done) == nil {
+		m.note(err)
+		return
+	}
+	if err := m.commitAnyway(g, done); err != nil {
 		m.broker.log.Warn("the last messages were handled but not committed, they will be delivered again", "topic", m.work.Topic, "group", m.group, "error", err)
 	}
 	m.note(err)
@@ -250,6 +254,32 @@ func (m *member) commitUntilTheEnd(ctx context.Context, g *kafka.Generation, don
 
 // commit is by the generation that owned the partitions: the server refuses it once there is a later one.
 func (m *member) commit(g *kafka.Generation, done map[int]*progress) error {
+	return m.commitBy(done, func(offsets map[int]int64) error {
+		return g.CommitOffsets(map[string]map[int]int64{m.work.Topic: offsets})
+	})
+}
+
+// commitAnyway does the same over a new connection: that of a generation is lost with it, if that is why it ended.
+func (m *member) commitAnyway(g *kafka.Generation, done map[int]*progress) error {
+	ctx, cancel := context.WithTimeout(context.Background(), m.broker.config.Session/4)
+	defer cancel()
+	return m.commitBy(done, func(offsets map[int]int64) (err error) {
+		for {
+			err = m.broker.cluster.commit(ctx, m.group, m.work.Topic, g, offsets)
+			if err == nil || final(err) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
+				return err
+			}
+			m.broker.cluster.refresh()
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(commitEvery / 5):
+			}
+		}
+	})
+}
+
+func (m *member) commitBy(done map[int]*progress, commit func(map[int]int64) error) error {
 	offsets := map[int]int64{}
 	for partition, p := range done {
 		if offset, is := p.uncommitted(); is {
@@ -259,7 +289,13 @@ func (m *member) commit(g *kafka.Generation, done map[int]*progress) error {
 	if len(offsets) == 0 {
 		return nil
 	}
-	return g.CommitOffsets(map[string]map[int]int64{m.work.Topic: offsets})
+	if err := commit(offsets); err != nil {
+		return err
+	}
+	for partition, offset := range offsets {
+		done[partition].commit(offset)
+	}
+	return nil
 }
 
 // forHandlers ends when handlers that still run are given up: with what closing allows, or in a rebalance before the server

@@ -79,14 +79,12 @@ func (p *producer) publish(ctx context.Context, topic string, msgs []*broker.Mes
 	if len(msgs) == 0 {
 		return nil
 	}
-	partitions, err := p.cluster.partitions(ctx, topic)
-	if err != nil || partitions == 0 {
-		if partitions, err = p.cluster.topic(ctx, topic); err != nil {
-			return err
-		}
-	}
 	limited, cancel := context.WithTimeout(ctx, p.cluster.config.Timeout)
 	defer cancel()
+	partitions, err := p.cluster.topic(ctx, topic)
+	if err != nil {
+		return err
+	}
 	writes := p.spread(limited, partitions, msgs)
 	for _, w := range writes {
 		p.enqueue(topic, w)
@@ -271,7 +269,7 @@ func (p *producer) tryToSend(to place, l *lane, batch []*write) error {
 }
 
 func (p *producer) produce(to place, batch []*write) error {
-	ctx, cancel := context.WithTimeout(p.ending, p.cluster.config.Timeout)
+	ctx, cancel := context.WithTimeout(p.ending, p.cluster.config.Timeout/2) // so that there is time for another try
 	defer cancel()
 	answer, err := p.cluster.client.Produce(ctx, &kafka.ProduceRequest{
 		Topic: to.topic, Partition: to.partition, RequiredAcks: kafka.RequireAll, Compression: p.compression,

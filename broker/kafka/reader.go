@@ -77,8 +77,15 @@ func (r *reader) fails(failing *bool, err error) {
 }
 
 func (r *reader) fetch(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, maxWait+r.cluster.config.Timeout)
+	limited, cancel := context.WithTimeout(ctx, maxWait+r.cluster.config.Timeout/2)
 	defer cancel()
+	if r.offset == kafka.FirstOffset {
+		first, err := r.cluster.first(limited, r.topic, r.partition)
+		if err != nil {
+			return err
+		}
+		r.offset = first
+	}
 	size := min(max(int(r.cluster.config.BufferSize)/4/max(r.partitions, 1), minFetch), maxFetch)
 	answer, err := r.cluster.client.Fetch(limited, &kafka.FetchRequest{
 		Topic: r.topic, Partition: r.partition, Offset: r.offset, MinBytes: 1, MaxBytes: int64(size), MaxWait: maxWait,
@@ -106,7 +113,7 @@ func (r *reader) take(ctx context.Context, answer kafka.RecordReader) error {
 			return err
 		}
 	}
-	if r.offset == before && before >= 0 {
+	if r.offset == before {
 		r.offset++ // the rest of the batch was compacted away, and kafka-go does not tell how long it was
 	}
 	return nil
@@ -162,7 +169,7 @@ type progress struct {
 	mu        sync.Mutex
 	begun     []*mark // in order; the first is not done
 	next      int64   // to be committed
-	committed int64   // or is being
+	committed int64
 }
 
 type mark struct {
@@ -219,13 +226,15 @@ func (p *progress) finish(m *mark) {
 	}
 }
 
-// uncommitted is the offset to commit, and false if that is the last one that it returned.
+// uncommitted is the offset to commit, and false if it has been.
 func (p *progress) uncommitted() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.next == p.committed {
-		return 0, false
-	}
-	p.committed = p.next
-	return p.next, true
+	return p.next, p.next != p.committed
+}
+
+func (p *progress) commit(offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.committed = offset
 }

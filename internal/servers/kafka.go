@@ -100,8 +100,8 @@ func Kafka(t testing.TB, opts ...KafkaOption) *KafkaServer {
 		"group.min.session.timeout.ms=500",
 		"log.index.size.max.bytes=65536", // a suite makes hundreds of partitions, each of which is checked after a kill -9
 		"num.recovery.threads.per.data.dir=4",
-		"broker.heartbeat.interval.ms=500",
-		"broker.session.timeout.ms=2000", // for so long the node that was killed is in the way of its successor
+		"broker.heartbeat.interval.ms=300",
+		"broker.session.timeout.ms=1500", // for so long the node that was killed is in the way of its successor
 	}, c.security()...)
 	lines = append(lines, c.lines...)
 
