@@ -204,9 +204,10 @@ func publishWhilePaused(r *rig) {
 	r.own(b, topic, in.handle)
 	r.reaches(b, topic, in)
 	resume := r.pause()
-	err := r.inTime("Publish", func() error { return r.publishFor(time.Second, b, topic, r.messages(1, 0)...) })
+	r.eventually("a backend that stands still has no message", func() bool { // it may still finish what it is at
+		return r.publishFor(time.Second, b, topic, r.messages(1, 0)...) != nil
+	})
 	resume()
-	require.Error(r, err, "a backend that stands still cannot have it")
 	r.reaches(b, topic, in)
 }
 
