@@ -136,7 +136,7 @@ func (s *RabbitServer) eval(limit time.Duration, result, expressions string) (st
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(s.home, "erlang", "erts", "bin", "erl_call"),
-		"-address", fmt.Sprint("localhost:", s.dist), "-c", "test", "-e")
+		"-address", fmt.Sprint("localhost:", s.dist), "-c", "test", "-r", "-e") // -r: a name of its own
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("ok = file:write_file(%q, begin %s end).\n", result, expressions))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.HasPrefix(out, []byte("{ok, ok}")) {
