@@ -43,7 +43,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// machine is a registry directory of its own: what one test starts, no other finds.
+// machine is a registry directory of its own: what one test starts, no other finds. It is empty where another registry is
+// used.
 type machine struct {
 	t   *testing.T
 	dir string
@@ -82,8 +83,14 @@ func (o *output) String() string {
 // start starts a program, which is killed at the end of the test.
 func (m *machine) start(env []string, program string, args ...string) *process {
 	p := &process{t: m.t, out: &output{}, done: make(chan struct{})}
-	p.cmd = exec.Command(filepath.Join(binaries, program), args...)
-	p.cmd.Env = append(append(os.Environ(), "MICRO_REGISTRY_DIR="+m.dir), env...)
+	if !filepath.IsAbs(program) {
+		program = filepath.Join(binaries, program)
+	}
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Env = append(os.Environ(), env...)
+	if m.dir != "" {
+		p.cmd.Env = append(p.cmd.Env, "MICRO_REGISTRY_DIR="+m.dir)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	require.NoError(m.t, p.cmd.Start())
 	go func() {
