@@ -30,7 +30,7 @@
 //     somebody else when it was not acked for 30 minutes (its consumer_timeout).
 //   - A message that was given back 100 times, by consumers that died with it, is moved to the queue micro::dead.
 //
-// The user needs the rights to configure, write and read what matches ^micro:.
+// The user needs the rights to configure, write and read what matches ^micro:.*
 package rabbitmq
 
 import (

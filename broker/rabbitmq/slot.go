@@ -25,16 +25,16 @@ func (s *slot[T]) set(value *T, err error) {
 	s.changed = make(chan struct{})
 }
 
-func (s *slot[T]) now() (*T, error, <-chan struct{}) {
+func (s *slot[T]) now() (*T, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.value, s.err, s.changed
+	return s.value, s.changed, s.err
 }
 
 // first waits for a value, or the reason why there is none.
 func (s *slot[T]) first(ctx context.Context) error {
 	for {
-		value, err, changed := s.now()
+		value, changed, err := s.now()
 		if value != nil || err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (s *slot[T]) first(ctx context.Context) error {
 // get waits for a value. Its error is that of ctx, with the reason why there is none.
 func (s *slot[T]) get(ctx context.Context) (*T, error) {
 	for {
-		value, err, changed := s.now()
+		value, changed, err := s.now()
 		if value != nil {
 			return value, nil
 		}

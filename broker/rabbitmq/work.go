@@ -136,7 +136,7 @@ func (w *work) explain(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &e) && e.Code == amqp091.AccessRefused:
-		return fmt.Errorf("broker rabbitmq: %s: %w: the user needs the rights to configure, write and read ^micro:", w.conn.Addr, err)
+		return fmt.Errorf("broker rabbitmq: %s: %w: the user needs the rights to configure, write and read ^micro:.*", w.conn.Addr, err)
 	case errors.As(err, &e) && e.Code == amqp091.PreconditionFailed:
 		return fmt.Errorf("broker rabbitmq: %s: %w: it was declared otherwise before, delete it", w.conn.Addr, err)
 	}
