@@ -395,12 +395,10 @@ func testTTLOfTwoNodes(t *testing.T, b *backend) {
 	kept, left := b.service("kept"), b.service("left")
 	k := b.keepFor(t, one, kept, ttl)
 	defer stop(t, k, b.Within)
-	for range 2 {
-		register(t, one, left, registry.TTL(ttl))
-		w.until(t, "the second node", table, there(left))
-		w.until(t, "the end of the second node, which nobody refreshed", table, gone(left))
-		b.sees(t, two, b.prefix, kept)
-	}
+	register(t, one, left, registry.TTL(ttl))
+	w.until(t, "the second node", table, there(left))
+	w.until(t, "the end of the second node, which nobody refreshed", table, gone(left))
+	b.sees(t, two, b.prefix, kept)
 	other := b.keepFor(t, one, left, ttl)
 	w.until(t, "the second node", table, there(left))
 	stop(t, other, b.Within)
