@@ -5,6 +5,8 @@
 // command that ends with "&" goes on until the end of the file; one that is expected to print "^C" is interrupted when
 // what stands before that was printed. A Go block that begins with a package clause is compiled; one that begins with a
 // comment that names a file must stand in that file.
+//
+// The usual addresses of Consul, Kafka and RabbitMQ in commands stand for servers that the test starts.
 package docs_test
 
 import (
@@ -14,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +24,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/internal/servers"
 )
 
 func TestDocumentation(t *testing.T) {
@@ -34,6 +39,7 @@ func TestDocumentation(t *testing.T) {
 			require.NoError(t, err)
 			checkLinks(t, filepath.Dir(file), string(text))
 			s := newSession(t, module)
+			s.startServers(t, string(text))
 			for _, b := range blocks(string(text)) {
 				switch {
 				case b.language == "console":
@@ -110,8 +116,31 @@ func blocks(text string) []block {
 
 // session runs the commands of one file.
 type session struct {
-	dir string
-	env []string
+	dir       string
+	env       []string
+	addresses *strings.Replacer // of the servers
+}
+
+// startServers starts those of which a console block has the address.
+func (s *session) startServers(t *testing.T, text string) {
+	var addresses []string
+	for _, server := range []struct {
+		address string
+		start   func() string
+	}{
+		{"127.0.0.1:8500", func() string { return servers.Consul(t).Addr }},
+		{"127.0.0.1:9092", func() string { return servers.Kafka(t).Addr }},
+		{"127.0.0.1:5672", func() string { return servers.RabbitMQ(t).Addr }},
+	} {
+		used := func(b block) bool { return b.language == "console" && strings.Contains(b.text, server.address) }
+		if slices.ContainsFunc(blocks(text), used) {
+			addresses = append(addresses, server.address, server.start())
+		}
+	}
+	s.addresses = strings.NewReplacer(addresses...)
+	if len(addresses) > 0 {
+		s.env = append(s.env, "PATH="+filepath.Join(servers.Dir(), "consul")+":"+os.Getenv("PATH"))
+	}
 }
 
 func newSession(t *testing.T, dir string) *session {
@@ -134,7 +163,7 @@ func newSession(t *testing.T, dir string) *session {
 
 func (s *session) run(t *testing.T, b block) {
 	for _, c := range commands(b) {
-		cmd := exec.Command("bash", "-c", "exec 2>&1; "+strings.TrimSuffix(c.text, "&"))
+		cmd := exec.Command("bash", "-c", "exec 2>&1; "+strings.TrimSuffix(s.addresses.Replace(c.text), "&"))
 		cmd.Dir, cmd.Env = s.dir, s.env
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		out := &output{}
