@@ -118,6 +118,7 @@ func (f foreign) index() uint64 {
 // TestOneServer is what needs a server, but does not hurt it.
 func TestOneServer(t *testing.T) {
 	server := servers.Consul(t)
+	neighbour(t, server)
 	other := newForeign(t, server.Addr)
 	for name, test := range map[string]func(*testing.T, *servers.Server, foreign){
 		"Foreigners see it":            testForeigners,
@@ -646,6 +647,7 @@ func testDirect(t *testing.T, server *servers.Server, other foreign) {
 // TestAgentDies: what an agent had is not alive without it, and is registered with the next one.
 func TestAgentDies(t *testing.T) {
 	server, agent := servers.ConsulPair(t)
+	neighbour(t, server)
 	observer := open(t, settings(server.Addr))
 	alone := open(t, settings(agent.Addr))
 	both := open(t, settings(agent.Addr, server.Addr))
