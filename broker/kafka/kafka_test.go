@@ -68,6 +68,7 @@ func TestConformance(t *testing.T) {
 	server := servers.Kafka(t)
 	l := &lines{server: server, of: map[broker.Broker]*servers.Proxy{}}
 	brokertest.Run(t, brokertest.Harness{
+		Backend: "Kafka " + server.Version,
 		Open:    func(t testing.TB) broker.Broker { return l.open(t, testConfig(server.Addr)) },
 		Restart: func(t testing.TB) { server.Restart(t) },
 		Pause:   func(t testing.TB) func() { return server.Pause(t) },

@@ -45,14 +45,16 @@ func KafkaTLS(keyAndCert, authorities string) KafkaOption {
 // Proxy.Addr that it is there: no connection goes round the proxy.
 type KafkaServer struct {
 	*Server
-	SASL string // with KafkaUsers
-	TLS  string // with KafkaTLS
+	Version string
+	SASL    string // with KafkaUsers
+	TLS     string // with KafkaTLS
 }
 
 // Kafka starts a Kafka server of its own, one node that is broker and controller. Topics are not created by themselves.
 func Kafka(t testing.TB, opts ...KafkaOption) *KafkaServer {
 	t.Helper()
-	libs := filepath.Dir(need(t, "Kafka", kafkaArchive()))
+	archive := need(t, "Kafka", kafkaArchive())
+	libs := filepath.Dir(archive)
 	java, err := exec.LookPath("java")
 	if err != nil {
 		t.Fatalf("Kafka is installed, but java is not: %v", err)
@@ -61,7 +63,8 @@ func Kafka(t testing.TB, opts ...KafkaOption) *KafkaServer {
 	for _, opt := range opts {
 		opt(&c)
 	}
-	s := &KafkaServer{Server: newServer(t)}
+	_, version, _ := strings.Cut(strings.TrimSuffix(filepath.Base(archive), ".jar"), "-")
+	s := &KafkaServer{Server: newServer(t), Version: version}
 	port := func() string { return fmt.Sprintf("127.0.0.1:%d", freePort(t)) }
 	direct, proxied, controller := port(), port(), port()
 	s.listen(t, proxied)
