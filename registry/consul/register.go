@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -135,9 +136,14 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 	if err := a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts); err != nil {
 		return err
 	}
-	if err := r.untilVisible(ctx, a, reg); err != nil {
+	var status api.StatusError
+	err = r.untilVisible(ctx, a, reg)
+	if err != nil && ctx.Err() == nil && !errors.As(err, &status) {
+		return err // this was no Consul, or is no more
+	}
+	if err != nil {
 		r.log.Warn("registered with the agent, but not yet to be found: its servers may be in trouble, it goes on trying",
-			"agent", a.name, "service", reg.Name, "error", err)
+			"agent", a.name, "service", reg.Name, "error", explain(a, err, r.config.Timeout))
 	}
 	return nil
 }
