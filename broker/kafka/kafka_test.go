@@ -77,7 +77,6 @@ func TestConformance(t *testing.T) {
 			l.proxy(b).Blackhole()
 			return l.proxy(b).Heal
 		},
-		Timeout: 30 * time.Second,
 	})
 }
 
