@@ -18,6 +18,8 @@ import (
 const (
 	// prefetch is how many messages the server sends before the first is acknowledged: the bound of what amqp091 keeps.
 	prefetch = 128
+	// missed is how many signs of life in a row may stay out.
+	missed = 5
 	// maxRefusals is how many answers to strangers wait to be sent; they get none when there are more.
 	maxRefusals = 1024
 )
@@ -388,7 +390,7 @@ func (l *link) lose(p *peer, err error, end func(*conn, error)) {
 	}
 }
 
-// lookForPeers asks the silent ones for a sign of life, and gives up those that gave none three times.
+// lookForPeers asks the silent ones for a sign of life, and gives up those that gave none for too long.
 func (l *link) lookForPeers() {
 	var silent, gone []*peer
 	l.mu.Lock()
@@ -396,7 +398,7 @@ func (l *link) lookForPeers() {
 		switch {
 		case p.heard.Swap(false):
 			p.quiet = 0
-		case p.quiet == 2:
+		case p.quiet == missed-1:
 			gone = append(gone, p)
 		default:
 			p.quiet++
@@ -408,7 +410,7 @@ func (l *link) lookForPeers() {
 		l.writer.add(l.about(framePing, p.inbox))
 	}
 	for _, p := range gone {
-		err := fmt.Errorf("the peer gave no sign of life for %s", 3*l.transport.config.KeepAlive)
+		err := fmt.Errorf("the peer gave no sign of life for %s", missed*l.transport.config.KeepAlive)
 		l.lose(p, err, (*conn).reset) // if it wakes up, it is to know
 	}
 }

@@ -165,7 +165,7 @@ func (l *listener) newConn(link *link, d *amqp091.Delivery) (*conn, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !h.dialer, h.number != 0, t != frameOpen, d.CorrelationId == "", checkAddr(d.ReplyTo) != nil:
+	case !h.dialer, h.number != 0, t != frameOpen, d.CorrelationId == "", d.ReplyTo == "":
 		return nil, fmt.Errorf("%w open", errMalformed)
 	}
 	terms, err := parseTerms(payload)

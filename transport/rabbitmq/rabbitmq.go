@@ -21,8 +21,8 @@
 // nothing more is sent, close that nothing more is received, reset that the connection is over. A side sends what it has
 // credit for, its own for each connection, so that a slow reader holds up nobody else and memory is bounded; with credit
 // the reader says that it has read. Credit rides in the headers of messages that go anyway, and has one of its own when
-// half a window is due. Processes that have connections and are silent are asked for a sign of life (ping, pong): one
-// that is frozen is lost after three times the keep-alive.
+// half a window is due. Processes that have connections and are silent are asked for a sign of life (ping, pong): a ping
+// to one that died comes back, and one that is frozen is lost after five times the keep-alive.
 //
 // The consumer acknowledges, every 64 messages at once: the prefetch is the only bound that amqp091 has for what it
 // takes from the server and nobody has looked at yet. The credit alone would do against peers, not against whoever else
@@ -56,7 +56,7 @@ type Config struct {
 	MaxMessage plugin.Size   `default:"4MiB" help:"largest message"`
 	MaxConns   int           `default:"10000" help:"connections that one listener holds; more are refused"`
 	Window     plugin.Size   `default:"256KiB" help:"how much of a connection waits here to be read before the peer stops sending"`
-	KeepAlive  time.Duration `default:"10s" help:"how often a silent peer is asked for a sign of life; one that gives none for three times as long is lost"`
+	KeepAlive  time.Duration `default:"3s" help:"how often a silent peer is asked for a sign of life; one that gives none for five times as long is lost"`
 }
 
 // Validate implements plugin's check of settings.
@@ -83,7 +83,7 @@ func (c Config) withDefaults() Config {
 	c.MaxMessage = cmp.Or(c.MaxMessage, transport.DefaultMaxMessage)
 	c.MaxConns = cmp.Or(c.MaxConns, 10000)
 	c.Window = cmp.Or(c.Window, 256<<10)
-	c.KeepAlive = cmp.Or(c.KeepAlive, 10*time.Second)
+	c.KeepAlive = cmp.Or(c.KeepAlive, 3*time.Second)
 	return c
 }
 

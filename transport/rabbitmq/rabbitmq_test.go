@@ -3,8 +3,14 @@
 package rabbitmq
 
 import (
-	"log/slog"
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,16 +67,31 @@ func (r *rig) proxy(tr transport.Transport) *servers.Proxy {
 	return r.proxies[tr]
 }
 
-// noQueues waits until the server has none.
-func (r *rig) noQueues(t testing.TB) {
-	require.Eventually(t, func() bool { return len(r.Queues(t)) == 0 }, 30*time.Second, 50*time.Millisecond, "%v", r.Queues(t))
+// nothingLeft waits until the server has no queue and no connection.
+func (r *rig) nothingLeft(t testing.TB) {
+	require.Eventually(t, func() bool { return len(r.Queues(t))+r.Connections(t) == 0 }, 30*time.Second, 50*time.Millisecond)
 }
 
-func (r *rig) harness() transporttest.Harness {
+func (r *rig) harness(t testing.TB) transporttest.Harness {
+	refused := func(change func(*Config)) func(testing.TB) (transport.Transport, error) {
+		return func(testing.TB) (transport.Transport, error) {
+			c := config(r.Addr)
+			change(&c)
+			return New(new(plugin.Env), c)
+		}
+	}
 	return transporttest.Harness{
 		Open:    func(t testing.TB) transport.Transport { return r.open(t) },
+		Backend: "RabbitMQ " + r.Eval(t, "rabbit_misc:version()"),
 		Timeout: time.Minute,
+		Left:    func(t testing.TB) int { return len(r.Queues(t)) + r.Connections(t) },
+		Refused: map[string]func(testing.TB) (transport.Transport, error){
+			"password":     refused(func(c *Config) { c.User, c.Password = "guest", plugin.NewSecret("wrong") }),
+			"virtual host": refused(func(c *Config) { c.VHost = "missing" }),
+			"TLS":          refused(func(c *Config) { c.TLS.Insecure = true }),
+		},
 		Kill:    func(_ testing.TB, c transport.Conn) { r.proxy(c.(*conn).link.transport).Cut() },
+		Spawn:   r.spawn,
 		Restart: func(t testing.TB) { r.Restart(t) },
 		Pause:   func(t testing.TB) func() { return r.Pause(t) },
 		Partition: func(_ testing.TB, tr transport.Transport) func() {
@@ -81,10 +102,50 @@ func (r *rig) harness() transporttest.Harness {
 	}
 }
 
+// echoProcess in the environment makes the test binary a service at that RabbitMQ, which sends back what it receives.
+const echoProcess = "MICRO_RABBITMQ_TEST_ECHO"
+
+func init() {
+	server := os.Getenv(echoProcess)
+	if server == "" {
+		return
+	}
+	tr, err := New(new(plugin.Env), config(server))
+	if err != nil {
+		panic(err)
+	}
+	l, err := tr.Listen(context.Background(), "")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(l.Addr())
+	transporttest.Echo(l)
+	os.Exit(1)
+}
+
+func (r *rig) spawn(t testing.TB) transporttest.Process {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), echoProcess+"="+r.Addr)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	kill := sync.OnceFunc(func() {
+		require.NoError(t, cmd.Process.Kill())
+		require.ErrorContains(t, cmd.Wait(), "killed")
+	})
+	t.Cleanup(kill)
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	return transporttest.Process{
+		Addr:     strings.TrimSpace(addr),
+		Kill:     kill,
+		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
+		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
+	}
+}
+
 func TestConformance(t *testing.T) {
-	slog.SetLogLoggerLevel(slog.LevelError)
 	r := newRig(t)
-	transporttest.Run(t, r.harness())
-	r.noQueues(t)
-	require.Zero(t, r.Connections(t))
+	transporttest.Run(t, r.harness(t))
+	r.nothingLeft(t)
 }
