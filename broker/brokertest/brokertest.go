@@ -15,7 +15,6 @@
 package brokertest
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -111,7 +110,7 @@ func capabilities(t *testing.T, h Harness, s *suite.Suite) broker.Capabilities {
 		{Capability: "what a member that left or died did not ack goes to the others", Value: suite.YesNo(can.Redelivery)},
 		{Capability: "publishers wait for slow subscribers; else the server stores what is waiting", Value: suite.YesNo(can.Backpressure)},
 		{Capability: "messages are kept for a group while it has no member", Value: suite.YesNo(can.Durable)},
-		{Capability: "largest body", Value: size(can.MaxBody)},
+		{Capability: "largest body", Value: suite.Size(can.MaxBody)},
 		{Capability: "a process that is killed loses nothing that others can handle", Value: suite.Tried(h.Kill != nil)},
 		{Capability: "goes on after a restart of the server", Value: suite.Tried(h.Restart != nil)},
 		{Capability: "nothing hangs while the server is frozen", Value: suite.Tried(h.Pause != nil)},
@@ -120,16 +119,6 @@ func capabilities(t *testing.T, h Harness, s *suite.Suite) broker.Capabilities {
 		s.Claim(c.Capability, c.Value)
 	}
 	return can
-}
-
-func size(n int) string {
-	switch {
-	case n%(1<<20) == 0:
-		return fmt.Sprint(n>>20, " MiB")
-	case n%(1<<10) == 0:
-		return fmt.Sprint(n>>10, " KiB")
-	}
-	return fmt.Sprint(n, " bytes")
 }
 
 // claimed says of everything that a test may need whether it is there.

@@ -8,6 +8,7 @@
 package suite
 
 import (
+	"fmt"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -67,6 +68,17 @@ func Tried(can bool) string {
 		return "yes"
 	}
 	return NotTried
+}
+
+// Size is the value of a Claim in bytes.
+func Size(n int) string {
+	switch {
+	case n%(1<<20) == 0:
+		return fmt.Sprint(n>>20, " MiB")
+	case n%(1<<10) == 0:
+		return fmt.Sprint(n>>10, " KiB")
+	}
+	return fmt.Sprint(n, " bytes")
 }
 
 // Measure logs a measurement and keeps it beside the results. It is never a reason to fail.

@@ -15,6 +15,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"hash/crc32"
@@ -108,15 +109,11 @@ func (b *backend) claims() {
 	case !b.SeesCrash:
 		crashed = "after its TTL"
 	}
-	metadata := "512 KiB"
-	if b.LargestMetadata > 0 {
-		metadata = fmt.Sprintf("%d bytes", b.LargestMetadata)
-	}
 	for _, c := range []suite.Claim{
 		{Capability: "a registration ends when its TTL passes", Value: suite.YesNo(!b.NoTTL)},
 		{Capability: "what a crashed process registered goes", Value: crashed},
 		{Capability: "any process can replace or deregister a node", Value: suite.YesNo(!b.NoTakeover)},
-		{Capability: "metadata that a service can have at least", Value: metadata},
+		{Capability: "metadata that a service can have at least", Value: suite.Size(cmp.Or(b.LargestMetadata, defaultMetadata))},
 		{Capability: "registrations come back after the server lost its data", Value: suite.Tried(b.Wipe != nil)},
 		{Capability: "goes on after a restart of the server", Value: suite.Tried(b.Restart != nil)},
 		{Capability: "nothing hangs while the server is frozen", Value: suite.Tried(b.Pause != nil)},
@@ -125,6 +122,9 @@ func (b *backend) claims() {
 		b.suite.Claim(c.Capability, c.Value)
 	}
 }
+
+// defaultMetadata is what is demanded of a registry that says nothing else, in bytes.
+const defaultMetadata = 512 << 10
 
 type test struct {
 	name  string

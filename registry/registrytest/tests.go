@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -91,10 +92,7 @@ func incompressible(size int) string {
 
 func testLarge(t *testing.T, b *backend) {
 	one, two := b.open(t), b.open(t)
-	size := b.LargestMetadata
-	if size == 0 {
-		size = 512 << 10
-	}
+	size := cmp.Or(b.LargestMetadata, defaultMetadata)
 	s := b.service("n")
 	s.Metadata = map[string]string{"large": incompressible(size)}
 	register(t, one, s)
