@@ -92,6 +92,7 @@ func TestBroker(t *testing.T) {
 	s := servers.RabbitMQ(t, "max_message_size = 300000")
 	for name, test := range map[string]func(*testing.T, *servers.RabbitServer){
 		"a late ack acknowledges no other message": lateAck,
+		"acks in any order":                        acksInAnyOrder,
 		"published again after a loss":             publishedAgain,
 		"memory alarm":                             memoryAlarm,
 		"too large for the server":                 tooLargeForServer,
@@ -143,6 +144,44 @@ func lateAck(t *testing.T, s *servers.RabbitServer) {
 	subscribe(t, openAt(t, s.Addr), "late", in.handle, broker.Group("g"))
 	require.Eventually(t, func() bool { return len(in.messages()) == 2 }, wait, poll)
 	require.Equal(t, []string{"1", "2"}, in.ids())
+}
+
+// acksInAnyOrder has handlers finish in the reverse order. An ack too many would cost the channel, one too few would
+// leave a message: either is delivered again.
+func acksInAnyOrder(t *testing.T, s *servers.RabbitServer) {
+	const at, rounds = 10, 20
+	b := openAt(t, s.Addr)
+	frees := make(chan chan struct{}, at*rounds+1)
+	h := func(context.Context, *broker.Message) error {
+		free := make(chan struct{})
+		frees <- free
+		<-free
+		return nil
+	}
+	sub := subscribe(t, b, "order", h, broker.Group("g"), broker.Concurrency(at))
+	for range rounds {
+		require.NoError(t, b.Publish(t.Context(), "order", tenMessages()...))
+		var running []chan struct{}
+		for range at {
+			running = append(running, <-frees)
+		}
+		for i := range running {
+			close(running[at-1-i])
+		}
+	}
+	require.NoError(t, sub.Close())
+	require.Empty(t, frees, "delivered again")
+	in := &inbox{}
+	subscribe(t, b, "order", in.handle, broker.Group("g"))
+	require.NoError(t, b.Publish(t.Context(), "order", &broker.Message{ID: "last"}))
+	require.Equal(t, "last", in.one(t).ID)
+}
+
+func tenMessages() (msgs []*broker.Message) {
+	for range 10 {
+		msgs = append(msgs, &broker.Message{})
+	}
+	return msgs
 }
 
 func publishedAgain(t *testing.T, s *servers.RabbitServer) {

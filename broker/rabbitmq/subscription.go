@@ -88,10 +88,18 @@ func (s *subscription) run() {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 100 * time.Millisecond
 	pauses.MaxInterval = 5 * time.Second
-	for s.life.Err() == nil {
+	for {
+		conn, err := s.connection()
+		if s.life.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.note(err) // the connection is being made, with pauses of its own
+			continue
+		}
 		began := time.Now()
-		err := s.session()
-		if s.life.Err() != nil || err == nil || s.isFailed() {
+		err = s.session(conn)
+		if s.life.Err() != nil || s.isFailed() {
 			return
 		}
 		s.log.Warn("the subscription is interrupted, will try again", "error", err)
@@ -102,8 +110,20 @@ func (s *subscription) run() {
 		select {
 		case <-time.After(pauses.NextBackOff()):
 		case <-s.life.Done():
+			return
 		}
 	}
+}
+
+// connection waits for one, for a while: then the error says why there is none.
+func (s *subscription) connection() (*amqp.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.life, s.broker.config.Timeout/4)
+	defer cancel()
+	conn, err := s.broker.consume.conns.get(ctx)
+	if _, _, why := s.broker.consume.conns.now(); err != nil && why != nil {
+		return nil, why
+	}
+	return conn, err
 }
 
 func (s *subscription) note(err error) {
@@ -124,13 +144,10 @@ func (s *subscription) isBound() bool {
 func (s *subscription) isFailed() bool { return s.isBound() && s.failed != nil }
 
 // session consumes on one connection, until that fails or s is closed.
-func (s *subscription) session() error {
-	conn, err := s.connection()
-	if err != nil {
-		return err
-	}
+func (s *subscription) session(conn *amqp.Conn) error {
 	w := newWork(s, conn)
-	if err := w.begin(); err != nil {
+	err := w.begin()
+	if err != nil {
 		w.end(s.life)
 		s.refused(err)
 		return err
@@ -153,13 +170,6 @@ func (s *subscription) session() error {
 		s.log.Warn("handlers of a lost connection still run", "error", left)
 	}
 	return err
-}
-
-// connection waits for one. While there is none, bind can say why.
-func (s *subscription) connection() (*amqp.Conn, error) {
-	ctx, cancel := context.WithTimeout(s.life, s.broker.config.Timeout/4)
-	defer cancel()
-	return s.broker.consume.conns.get(ctx)
 }
 
 // closing is the time that Close has.

@@ -26,16 +26,27 @@ type work struct {
 	control  *amqp091.Channel // for what is declared and asked
 	sources  []*source        // the shared queue first, then the partitions
 	running  [partitions]atomic.Int32
+	acks     *acker
 	failed   chan error
 
 	life   context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+
+	acking    context.Context // until all handlers are stopped
+	endAcking context.CancelFunc
+	acked     chan struct{} // closed when all acks are sent
 }
 
 func newWork(s *subscription, conn *amqp.Conn) *work {
-	w := &work{sub: s, conn: conn, failed: make(chan error, 1)}
+	w := &work{sub: s, conn: conn, acks: newAcker(), failed: make(chan error, 1)}
 	w.life, w.cancel = context.WithCancel(s.life)
+	w.acking, w.endAcking = context.WithCancel(context.Background())
+	w.acked = make(chan struct{})
+	go func() {
+		defer close(w.acked)
+		w.acks.run(w.acking)
+	}()
 	w.queue = broker.NewQueue(w.prefetch()*(1+partitions), math.MaxInt) // so that Put never waits
 	return w
 }
@@ -169,6 +180,11 @@ func (w *work) end(ctx context.Context) error {
 	w.cancel()
 	w.tasks.Wait()
 	w.queue.Close()
+	w.endAcking()
+	select {
+	case <-w.acked:
+	case <-time.After(closeTimeout): // the server reads nothing
+	}
 	var all sync.WaitGroup
 	for _, s := range w.sources {
 		all.Go(func() { _ = s.close() })
@@ -197,9 +213,10 @@ type source struct {
 
 	mu        sync.Mutex
 	ch        *amqp091.Channel
-	closed    bool // for good, or to be opened again
-	leaving   bool // what comes is not taken any more
-	active    bool // something came
+	tags      *tags // of ch
+	closed    bool  // for good, or to be opened again
+	leaving   bool  // what comes is not taken any more
+	active    bool  // something came
 	unsettled int
 	idle      chan struct{} // closed when unsettled is 0; nil if nobody waits
 
@@ -222,7 +239,8 @@ func (s *source) open() error {
 	}
 	lost := ch.NotifyClose(make(chan *amqp091.Error, 1))
 	s.mu.Lock()
-	s.ch, s.closed, s.leaving, s.active = ch, false, false, false
+	s.ch, s.tags = ch, &tags{ch: ch, next: 1, done: map[uint64]bool{}}
+	s.closed, s.leaving, s.active = false, false, false
 	s.mu.Unlock()
 	s.receiving.Go(func() {
 		for d := range deliveries {
@@ -258,12 +276,13 @@ func (s *source) receive(d *amqp091.Delivery) {
 	if s.leaving || s.closed {
 		return // goes back when the channel is closed
 	}
-	acknowledger, tag := d.Acknowledger, d.DeliveryTag
+	of, tag := s.tags, d.DeliveryTag
 	err := s.work.queue.Put(context.Background(), message(d), func(acked bool) {
 		if acked {
-			_ = acknowledger.Ack(tag, false) // if that fails, the message comes again
+			s.work.acks.add(ack{s, of, tag})
+		} else {
+			s.settled()
 		}
-		s.settled()
 	})
 	if err == nil {
 		s.unsettled++
