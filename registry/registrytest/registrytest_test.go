@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,11 +22,29 @@ type remote struct {
 	*memory.Registry
 	mistake string
 
-	mu   sync.Mutex
-	cut  bool
-	was  bool // cut
-	once []*registry.Service
+	mu    sync.Mutex
+	cut   bool
+	was   bool // cut
+	once  []*registry.Service
+	calls int
+	mine  map[string]bool // IDs of nodes that were registered here
 }
+
+// first notes that the nodes of s are registered here, and reports whether the first one was not before.
+func (r *remote) first(s *registry.Service) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mine == nil {
+		r.mine = map[string]bool{}
+	}
+	before := r.mine[s.Nodes[0].ID]
+	for _, n := range s.Nodes {
+		r.mine[n.ID] = true
+	}
+	return !before
+}
+
+func (r *remote) call() int { r.mu.Lock(); defer r.mu.Unlock(); r.calls++; return r.calls }
 
 func (r *remote) setCut(cut bool) {
 	r.mu.Lock()
@@ -61,6 +81,33 @@ func (r *remote) Register(s *registry.Service, opts ...registry.RegisterOption) 
 	case "Update", "Deregister": // what is there stays as it is
 		if got, err := r.GetService(s.Name); err == nil && r.mistake == "Update" && len(got[0].Nodes) == len(s.Nodes) {
 			return nil
+		}
+	case "Names": // differ not only by their case
+		s = s.Clone()
+		s.Name = strings.ToLower(s.Name)
+	case "Large":
+		s = s.Clone()
+		for k, v := range s.Metadata {
+			s.Metadata[k] = v[:min(len(v), 100_000)]
+		}
+	case "Versions":
+		s = s.Clone()
+		s.Version = "1"
+	case "Takeover": // of what others have registered
+		if got, err := r.Registry.GetService(s.Name); err == nil && r.first(s) && has(got, s.Nodes[0].ID) {
+			return nil
+		}
+	case "Keep", "Wipe": // a refresh does not bring back
+		if !r.first(s) {
+			return nil
+		}
+	case "ManyNodes": // one is lost now and then
+		if r.call()%20 == 19 {
+			return nil
+		}
+	case "Restart", "Cut": // it does not come back
+		if r.wasCut() {
+			return errTimeout
 		}
 	case "TTLOfTwoNodes": // a refresh is of all
 		if got, err := r.Registry.GetService(s.Name); err == nil {
@@ -151,6 +198,12 @@ func (r *remote) Close() error {
 	return r.Registry.Close()
 }
 
+func has(services []*registry.Service, id string) bool {
+	return slices.ContainsFunc(services, func(s *registry.Service) bool {
+		return slices.ContainsFunc(s.Nodes, func(n *registry.Node) bool { return n.ID == id })
+	})
+}
+
 // deaf does not tell everything.
 type deaf struct {
 	registry.Watcher
@@ -236,6 +289,7 @@ func TestTheSuiteFindsMistakes(t *testing.T) {
 	for _, mistake := range []string{
 		"Fields", "Nodes", "Update", "Deregister", "NotFound", "List", "Copies", "Invalid", "TTL", "TTLOfTwoNodes",
 		"Watch", "WatchStop", "WatchSlowly", "Close", "WatchOverWipe", "WatchOverCut", "Pause",
+		"Names", "Large", "Versions", "Takeover", "ManyNodes", "Keep", "Wipe", "Restart", "Cut",
 	} {
 		t.Run(mistake, func(t *testing.T) {
 			t.Parallel()
