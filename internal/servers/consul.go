@@ -27,9 +27,12 @@ func Consul(t testing.TB, config ...string) *Server {
 func ConsulPair(t testing.TB) (server, agent *Server) {
 	t.Helper()
 	const soon = `gossip_lan { gossip_interval = "50ms", probe_interval = "200ms", probe_timeout = "100ms", suspicion_mult = 2 }`
-	port := freePort(t)
-	server = consulAgent(t, port, []string{`server = true`, `bootstrap_expect = 1`, `performance { raft_multiplier = 1 }`, soon})
-	agent = consulAgent(t, freePort(t), []string{fmt.Sprintf("retry_join = [\"127.0.0.1:%d\"]\nretry_interval = \"200ms\"", port), soon})
+	one, two := freePort(t), freePort(t)
+	join := func(port int) string { // each the other, so that they meet again whichever was gone
+		return fmt.Sprintf("retry_join = [\"127.0.0.1:%d\"]\nretry_interval = \"200ms\"", port)
+	}
+	server = consulAgent(t, one, []string{`server = true`, `bootstrap_expect = 1`, `performance { raft_multiplier = 1 }`, join(two), soon})
+	agent = consulAgent(t, two, []string{join(one), soon})
 	return server, agent
 }
 
