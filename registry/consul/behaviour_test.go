@@ -4,6 +4,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -680,4 +681,42 @@ func TestAgentDies(t *testing.T) {
 	require.NoError(t, k.Stop(ctx))
 	hasIDs(t, observer, "both") // it was forgotten by both
 	require.Empty(t, newForeign(t, agent.Addr).state("both"))
+}
+
+// TestServersDie: the agent answers, but has nobody to ask.
+func TestServersDie(t *testing.T) {
+	server, agent := servers.ConsulPair(t)
+	neighbour(t, agent)
+	r := open(t, settings(agent.Addr))
+	w, err := r.Watch()
+	require.NoError(t, err)
+	s := greeter("orphan", "a")
+	k, err := registry.Keep(r, s, time.Minute, 500*time.Millisecond, nil)
+	require.NoError(t, err)
+	require.True(t, s.Equal(next(t, w, "orphan", registry.Create)))
+
+	server.Kill(t)
+	var refused error
+	eventually(t, func() bool { _, refused = r.GetService("orphan"); return refused != nil })
+	require.ErrorContains(t, refused, "get orphan: consul "+agent.Addr)
+	require.NotErrorIs(t, refused, registry.ErrNotFound)
+	require.True(t, k.Registered(), "the agent has it")
+	late, err := registry.Keep(r, greeter("orphan", "late"), time.Minute, 500*time.Millisecond, nil)
+	require.NoError(t, err, "the agent will tell")
+
+	server.Start(t)
+	begun := time.Now()
+	eventually(t, func() bool {
+		_, err := r.GetService("orphan")
+		return err == nil || errors.Is(err, registry.ErrNotFound)
+	})
+	// A single server forgets the hosts that are not yet back, which their agents do not know.
+	hasIDs(t, r, "orphan", "a", "late")
+	eventually(t, func() bool { return k.Registered() && late.Registered() })
+	t.Logf("all was there %v after the servers were back", time.Since(begun))
+	for _, k := range []*registry.Keeper{k, late} {
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		defer cancel()
+		require.NoError(t, k.Stop(ctx))
+	}
 }

@@ -102,6 +102,11 @@ func (r *Registry) checks(ctx context.Context) (checks []check, meta *api.QueryM
 	return checks, meta, err
 }
 
+// isAnonymous tells that Consul may hide things without saying so, because there is no token.
+func (r *Registry) isAnonymous(meta *api.QueryMeta) bool {
+	return meta.DefaultACLPolicy == "deny" && r.config.Token.Reveal() == ""
+}
+
 func (r *Registry) sayHidden() {
 	r.hidden.Do(func() {
 		r.log.Warn("the ACL token does not show all hosts and services of Consul: what is hidden is not found; it takes service:read and node:read")
@@ -189,7 +194,7 @@ func (r *Registry) GetService(name string) ([]*registry.Service, error) {
 	case meta.ResultsFilteredByACLs:
 		return nil, fmt.Errorf("get %s: consul %s hides it: the ACL token (the option registry-token) needs service:read and node:read",
 			name, r.agents.pick().name)
-	case meta.DefaultACLPolicy == "deny" && r.config.Token.Reveal() == "":
+	case r.isAnonymous(meta):
 		return nil, fmt.Errorf("%w; or it is hidden: consul %s shows only what is allowed to everybody, because the option registry-token is not set",
 			notFound, r.agents.pick().name)
 	}

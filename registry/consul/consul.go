@@ -119,7 +119,7 @@ type Registry struct {
 	own map[string]map[*agent]bool // which agents were told of which instance, by service ID
 
 	watching sync.Mutex       // never taken with mu held
-	seen     map[string]*seen // what watchers know, by service ID; nil until there is one
+	seen     map[string]*seen // what watchers know, by service ID; nil until there is one. It is written with both locks held
 }
 
 var _ registry.Registry = (*Registry)(nil)

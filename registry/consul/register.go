@@ -114,16 +114,9 @@ func (r *Registry) Register(s *registry.Service, opts ...registry.RegisterOption
 
 // register refreshes what the agent has, if it has it and nobody changed it.
 func (r *Registry) register(ctx context.Context, a *agent, reg registration) error {
-	opts := (&api.QueryOptions{}).WithContext(ctx)
 	if r.noted(reg.ID, a) {
-		has, _, err := a.client.Agent().Service(reg.ID, opts)
-		if err == nil && has.Meta[metaStamp] == reg.Meta[metaStamp] {
-			err = a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts)
-			if err == nil {
-				return nil
-			}
-		}
-		if err != nil && !isUnknown(err) {
+		done, err := r.refresh(ctx, a, reg)
+		if done || err != nil {
 			return err
 		}
 	}
@@ -133,7 +126,7 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 		return err
 	}
 	// A check that was there before keeps its status, which may be critical.
-	if err := a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, opts); err != nil {
+	if err := pass(ctx, a, reg); err != nil {
 		return err
 	}
 	var status api.StatusError
@@ -146,6 +139,43 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 			"agent", a.name, "service", reg.Name, "error", explain(a, err, r.config.Timeout))
 	}
 	return nil
+}
+
+func pass(ctx context.Context, a *agent, reg registration) error {
+	return a.client.Agent().UpdateTTLOpts(checkPrefix+reg.ID, "", api.HealthPassing, (&api.QueryOptions{}).WithContext(ctx))
+}
+
+// refresh is not done if reg is to be registered in full.
+func (r *Registry) refresh(ctx context.Context, a *agent, reg registration) (done bool, err error) {
+	has, _, err := a.client.Agent().Service(reg.ID, (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && has.Meta[metaStamp] != reg.Meta[metaStamp] {
+		return false, nil
+	}
+	if err == nil {
+		err = pass(ctx, a, reg)
+	}
+	switch {
+	case isUnknown(err):
+		return false, nil
+	case err != nil || !r.isMissing(reg):
+		return err == nil, err
+	}
+	// The servers may have lost what the agent believes them to have, which it would go on believing for minutes.
+	deadline, _ := ctx.Deadline()
+	soon, cancel := context.WithTimeout(ctx, time.Until(deadline)/4)
+	defer cancel()
+	if _ = r.untilVisible(soon, a, reg); soon.Err() == nil {
+		return true, nil // it is there, or nobody can say
+	}
+	return false, forget(ctx, a, reg.ID)
+}
+
+// isMissing tells that a watch is under way and does not see reg.
+func (r *Registry) isMissing(reg registration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.seen[reg.ID]
+	return r.seen != nil && (s == nil || s.content != reg.content)
 }
 
 // untilVisible waits until the agent has told the servers, so that who registers can be found at once.
@@ -165,7 +195,7 @@ func (r *Registry) untilVisible(ctx context.Context, a *agent, reg registration)
 				return nil
 			}
 		}
-		if meta.ResultsFilteredByACLs {
+		if meta.ResultsFilteredByACLs || r.isAnonymous(meta) {
 			r.sayHidden()
 			return nil
 		}

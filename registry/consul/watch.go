@@ -65,10 +65,13 @@ func (r *Registry) look() (index uint64, complete bool, err error) {
 	now := alive(checks)
 	index = max(1, meta.LastIndex) // 0 would not wait
 	if r.seen == nil {
-		r.seen = make(map[string]*seen)
+		first := make(map[string]*seen)
 		for id, c := range now {
-			r.seen[id] = &seen{c.content(), c.minimal()}
+			first[id] = &seen{c.content(), c.minimal()}
 		}
+		r.mu.Lock()
+		r.seen = first
+		r.mu.Unlock()
 		return index, true, nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(r.seen)) {
@@ -108,6 +111,7 @@ func (r *Registry) tell(id string, i *instance) {
 	if s := r.seen[id]; s != nil && s.service != nil {
 		before = []*registry.Service{s.service}
 	}
+	r.mu.Lock()
 	delete(r.seen, id)
 	if i != nil {
 		r.seen[id] = &seen{i.check.content(), i.service}
@@ -115,6 +119,7 @@ func (r *Registry) tell(id string, i *instance) {
 			after = []*registry.Service{i.service}
 		}
 	}
+	r.mu.Unlock()
 	r.changes.Publish(registry.Diff(before, after)...)
 }
 
