@@ -15,7 +15,7 @@ RESULTS := $(CURDIR)/.results
 .PHONY: help build run servers test bench lint docs capabilities clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build bin/micro and bin/greeter
 	@mkdir -p bin
@@ -31,7 +31,7 @@ test: ## run all tests, with the race detector; those on real servers need "make
 	@$(if $(RACE),,echo "NO RACE DETECTOR: it needs a C compiler ($$($(GO) env CC)), and none was found. Install gcc to have it.")
 	@mkdir -p .servers $(RESULTS) && rm -f .servers/skipped
 	MICRO_SUITE_RESULTS=$(RESULTS) MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
-	@$(GO) run ./internal/capabilities -check $(RESULTS) docs/capabilities.md
+	@$(GO) run ./internal/capabilities -check $(RESULTS) docs/capabilities.md || { $(SKIPPED); exit 1; }
 	@$(if $(RACE),echo "what the race detector would falsify:")
 	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client)
 	@$(SKIPPED)
