@@ -95,7 +95,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"services", "-watch"}, "micro: -watch: flags have two dashes: write --watch\nhint: micro services --help\n"},
 		{[]string{"services", "-o", "xml"}, "want text or json\nhint: micro services --help\n"},
 		{[]string{"services", "--registry"}, "micro: flag needs an argument: --registry\nhint: micro services --help\n"},
-		{[]string{"services", "--registry", "locale"}, `micro: registry: there is no registry called "locale" (flag --registry): linked are local, m`},
+		{[]string{"services", "--registry", "locale"}, `micro: registry: there is no registry called "locale" (flag --registry): linked are consul, local, m`},
 		{[]string{"services", "--transport-timeout", "soon"}, `transport-timeout: `},
 		{[]string{"services", "--config", "/nowhere.yaml"}, "/nowhere.yaml"},
 		{[]string{"docs"}, "micro docs takes 1 arguments, not 0"},
