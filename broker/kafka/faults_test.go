@@ -124,6 +124,7 @@ func both(one, other fault) fault {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	faults := map[string]fault{
 		"leaders moved": at(func(c *kfake.Cluster) {
 			for p := range int32(4) {

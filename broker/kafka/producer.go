@@ -37,7 +37,8 @@ type producer struct {
 
 	mu      sync.Mutex
 	closed  bool
-	calls   sync.WaitGroup
+	active  int           // calls under way
+	idle    chan struct{} // closed when there are none and there will be none
 	lanes   map[place]*lane // those that have something to write
 	workers sync.WaitGroup
 }
@@ -63,7 +64,7 @@ type write struct {
 }
 
 func newProducer(c *cluster) *producer {
-	p := &producer{cluster: c, compression: compressions[c.config.Compression], lanes: map[place]*lane{}}
+	p := &producer{cluster: c, compression: compressions[c.config.Compression], idle: make(chan struct{}), lanes: map[place]*lane{}}
 	p.ending, p.end = context.WithCancel(context.Background())
 	return p
 }
@@ -75,7 +76,7 @@ func (p *producer) publish(ctx context.Context, topic string, msgs []*broker.Mes
 	if !p.enter() {
 		return broker.ErrClosed
 	}
-	defer p.calls.Done()
+	defer p.leave()
 	if len(msgs) == 0 {
 		return nil
 	}
@@ -117,8 +118,17 @@ func (p *producer) enter() bool {
 	if p.closed {
 		return false
 	}
-	p.calls.Add(1)
+	p.active++
 	return true
+}
+
+func (p *producer) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active--
+	if p.closed && p.active == 0 {
+		close(p.idle)
+	}
 }
 
 // placed is a write and where it goes.
@@ -298,25 +308,32 @@ func (p *producer) lastFailure(l *lane) error {
 
 // close refuses further calls and waits for those that are under way, until ctx ends.
 func (p *producer) close(ctx context.Context) error {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	idle := make(chan struct{})
-	go func() {
-		p.calls.Wait()
-		close(idle)
-	}()
 	defer p.end()
+	if p.refuse() {
+		return nil
+	}
 	select {
-	case <-idle:
+	case <-p.idle:
 		return nil
 	case <-ctx.Done():
 		return errors.New("kafka broker: closed while messages were being published: they may not have arrived")
 	}
 }
 
+// refuse reports whether nothing is under way.
+func (p *producer) refuse() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.active == 0 {
+		close(p.idle)
+		return true
+	}
+	return false
+}
+
 // wait returns when nothing of the producer runs any more, soon after the connections were closed.
 func (p *producer) wait() {
-	p.calls.Wait()
+	<-p.idle
 	p.workers.Wait()
 }

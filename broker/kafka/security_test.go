@@ -84,6 +84,7 @@ func newAdminTransport(t testing.TB) *kafka.Transport {
 }
 
 func TestSecurity(t *testing.T) {
+	t.Parallel()
 	s, own := secured(t)
 	user := func(name, password, mechanism string) Config {
 		return Config{Address: []string{s.SASL}, User: name, Password: plugin.NewSecret(password), Mechanism: mechanism, Timeout: 5 * time.Second}

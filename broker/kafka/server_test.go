@@ -22,6 +22,7 @@ import (
 
 // TestServer is what is particular to Kafka, on a real one.
 func TestServer(t *testing.T) {
+	t.Parallel()
 	server := servers.Kafka(t)
 	admin := &kafka.Client{Addr: kafka.TCP(server.Addr), Timeout: 10 * time.Second, Transport: newAdminTransport(t)}
 	for name, test := range map[string]func(*testing.T, *workshop){
