@@ -38,6 +38,7 @@ var sections = []struct {
 	{"memory", measureMemory},
 	{"kernel", measureKernel},
 	{"start", measureStart},
+	{"servers", measureServers},
 }
 
 func main() {

@@ -23,6 +23,7 @@ type report struct {
 	Memory      *memoryResult   `json:",omitempty"`
 	Kernel      *kernelResult   `json:",omitempty"`
 	Starts      []time.Duration `json:",omitempty"` // of service processes, to the first answer
+	Servers     metrics         `json:",omitempty"` // of the plugins' own benchmarks
 	Checks      []check
 
 	out io.Writer
