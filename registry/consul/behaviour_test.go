@@ -140,6 +140,7 @@ func TestOneServer(t *testing.T) {
 		"A silent agent is left":       testSilentAgent,
 		"A connection that was cut":    testCut,
 		"Direct":                       testDirect,
+		"Calls ask for nothing":        testCalls,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server, other) })
 	}
