@@ -96,5 +96,5 @@ func TestSilentPeerIsNotReadForEver(t *testing.T) {
 	_, err = io.ReadFull(conn, make([]byte, 1))
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = c.dial(t.Context(), "tcp", l.Addr().String())
-	require.ErrorIs(t, err, net.ErrClosed)
+	require.Error(t, err)
 }

@@ -13,22 +13,30 @@ type conns struct {
 	dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 	limit  time.Duration // of a read or write for which kafka-go sets none: it sets none while it authenticates
 
-	mu     sync.Mutex
-	closed bool
-	open   map[*conn]struct{}
+	dialing context.Context // ends with close
+	end     context.CancelFunc
+
+	mu   sync.Mutex
+	open map[*conn]struct{}
 }
 
 func newConns(limit time.Duration, servers int) *conns {
 	each := max(limit/time.Duration(max(servers, 1)), limit/4) // the first one must not take the time of all
-	return &conns{dialer: (&net.Dialer{Timeout: each}).DialContext, limit: limit, open: map[*conn]struct{}{}}
+	c := &conns{dialer: (&net.Dialer{Timeout: each}).DialContext, limit: limit}
+	return c.another()
 }
 
 // another has the same settings, and connections of its own.
 func (c *conns) another() *conns {
-	return &conns{dialer: c.dialer, limit: c.limit, open: map[*conn]struct{}{}}
+	own := &conns{dialer: c.dialer, limit: c.limit, open: map[*conn]struct{}{}}
+	own.dialing, own.end = context.WithCancel(context.Background())
+	return own
 }
 
 func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.dialing, cancel)()
 	raw, err := c.dialer(ctx, network, addr)
 	if err != nil {
 		return nil, err
@@ -36,7 +44,7 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 	n := &conn{Conn: raw, owner: c}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.dialing.Err() != nil {
 		raw.Close()
 		return nil, net.ErrClosed
 	}
@@ -46,9 +54,9 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 
 // close ends all connections, and every further one at once.
 func (c *conns) close() {
+	c.end()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closed = true
 	for n := range c.open {
 		n.Conn.Close()
 	}

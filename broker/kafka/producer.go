@@ -37,8 +37,8 @@ type producer struct {
 
 	mu      sync.Mutex
 	closed  bool
-	active  int           // calls under way
-	idle    chan struct{} // closed when there are none and there will be none
+	active  int             // calls under way
+	idle    chan struct{}   // closed when there are none and there will be none
 	lanes   map[place]*lane // those that have something to write
 	workers sync.WaitGroup
 }
