@@ -58,6 +58,7 @@ func BenchmarkCallers(b *testing.B) {
 	s := servers.RabbitMQ(b)
 	call, body := service(b, s.Addr), make([]byte, 64)
 	b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			call(body)

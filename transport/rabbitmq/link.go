@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// prefetch is how many messages the server sends before the first is acknowledged: the bound of what amqp091 keeps.
+	// prefetch is how many messages the server sends to a listener before the first is acknowledged: amqp091 keeps as many.
 	prefetch = 128
 	// missed is how many signs of life in a row may stay out.
 	missed = 5
@@ -89,7 +89,7 @@ func (l *link) open(ctx context.Context) error {
 			l.returned(r)
 		}
 	})
-	inbox, err := l.consume(ctx, l.inbox)
+	inbox, err := l.consume(ctx, l.inbox, true)
 	if err != nil {
 		return err
 	}
@@ -240,18 +240,19 @@ func (l *link) publish(o outgoing) error {
 // queue is one of this process, which consumes it.
 type queue struct {
 	name       string
+	autoAck    bool
 	declared   bool
 	ch         *amqp091.Channel
 	deliveries <-chan amqp091.Delivery
 }
 
-// consume declares an exclusive queue and begins to consume it.
-func (l *link) consume(ctx context.Context, name string) (*queue, error) {
+// consume declares an exclusive queue and begins to consume it. Without autoAck each acknowledges what it took.
+func (l *link) consume(ctx context.Context, name string, autoAck bool) (*queue, error) {
 	ch, err := l.in.Channel(ctx)
 	if err != nil {
 		return nil, l.refused("open a channel", err)
 	}
-	q := &queue{name: name, ch: ch}
+	q := &queue{name: name, autoAck: autoAck, ch: ch}
 	var late atomic.Bool // the second of two: the one who declares, the one who waits for it
 	err = l.in.Within(ctx, func() error {
 		err := q.begin()
@@ -280,17 +281,19 @@ func (l *link) consume(ctx context.Context, name string) (*queue, error) {
 
 // begin declares the queue and consumes it. It waits as long as the server takes.
 func (q *queue) begin() error {
-	if err := q.ch.Qos(prefetch, 0, false); err != nil {
-		return err
+	if !q.autoAck { // with it the server looks at no prefetch
+		if err := q.ch.Qos(prefetch, 0, false); err != nil {
+			return err
+		}
 	}
 	const durable, autoDelete, exclusive, noWait = false, false, true, false
 	if _, err := q.ch.QueueDeclare(q.name, durable, autoDelete, exclusive, noWait, nil); err != nil {
 		return err
 	}
 	q.declared = true
-	const autoAck, noLocal = false, false
+	const noLocal = false
 	var err error
-	q.deliveries, err = q.ch.Consume(q.name, q.name, autoAck, exclusive, noLocal, noWait, nil)
+	q.deliveries, err = q.ch.Consume(q.name, q.name, q.autoAck, exclusive, noLocal, noWait, nil)
 	return err
 }
 
@@ -313,6 +316,9 @@ func (q *queue) each(end <-chan struct{}, f func(*amqp091.Delivery)) {
 				return
 			}
 			f(&d)
+			if q.autoAck {
+				continue
+			}
 			if unacked++; unacked == prefetch/2 {
 				unacked = 0
 				_ = d.Ack(true) // if it fails the channel is gone, and the deliveries end

@@ -110,7 +110,7 @@ func (l *listener) declare(ctx context.Context) (*link, *queue, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.transport.config.Timeout)
 	defer cancel()
-	q, err := link.consume(ctx, l.addr)
+	q, err := link.consume(ctx, l.addr, false)
 	return link, q, err
 }
 

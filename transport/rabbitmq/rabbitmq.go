@@ -24,9 +24,10 @@
 // half a window is due. Processes that have connections and are silent are asked for a sign of life (ping, pong): a ping
 // to one that died comes back, and one that is frozen is lost after five times the keep-alive.
 //
-// The consumer acknowledges, every 64 messages at once: the prefetch is the only bound that amqp091 has for what it
-// takes from the server and nobody has looked at yet. The credit alone would do against peers, not against whoever else
-// publishes to these queues. What is not of the format above, or names no connection, is dropped.
+// amqp091 keeps all that the server sends until somebody takes it. Anybody can publish to a listener's queue: there the
+// bound is a prefetch, with an acknowledgement for every 64 messages. The name of an inbox is told to peers alone, and
+// what they send is bounded by their credit; it is taken by a goroutine that never waits. So it is consumed without
+// acknowledgements, which cost a call a twentieth. What is not of the format above, or names no connection, is dropped.
 //
 // Connections end with an error when RabbitMQ, or the way to it, is lost: what was on its way is lost then. The inbox,
 // under a new name, and the listeners' queues, under theirs, are declared again as soon as the server is back.
