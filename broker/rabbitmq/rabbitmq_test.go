@@ -100,6 +100,7 @@ func TestBroker(t *testing.T) {
 		"missing rights":                           missingRights,
 		"foreign clients":                          foreignClients,
 		"headers that mean something to RabbitMQ":  specialHeaders,
+		"given up while it subscribes":             givenUp,
 		"nobody has subscribed":                    nobody,
 		"what is left on the server":               leftOnServer,
 		"given back too often":                     givenBackTooOften,
@@ -329,6 +330,31 @@ func specialHeaders(t *testing.T, s *servers.RabbitServer) {
 	header := map[string]string{"CC": "a", "BCC": "b", "x-death": "c", "x-delivery-count": "d", "Content-Type": strings.Repeat("e", 300)}
 	require.NoError(t, b.Publish(t.Context(), "special", &broker.Message{Header: header}))
 	require.Equal(t, header, in.one(t).Header)
+}
+
+// givenUp subscribes with less and less time. A queue that nobody consumes would fill for ever.
+func givenUp(t *testing.T, s *servers.RabbitServer) {
+	b := openAt(t, s.Proxy.Addr())
+	subscribe(t, b, "given-up", (&inbox{}).handle) // connects
+	for limit := 30 * time.Millisecond; limit > 200*time.Microsecond; limit = limit * 3 / 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		sub, err := b.Subscribe(ctx, "given-up", (&inbox{}).handle)
+		cancel()
+		if err == nil {
+			require.NoError(t, sub.Close())
+		} else {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+	}
+	require.Eventually(t, func() bool {
+		n := 0
+		for _, q := range s.Queues(t) {
+			if strings.HasPrefix(q.Name, "micro:given-up::") {
+				n++
+			}
+		}
+		return n == 1
+	}, wait, poll)
 }
 
 func nobody(t *testing.T, s *servers.RabbitServer) {

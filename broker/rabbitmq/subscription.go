@@ -8,9 +8,8 @@ import (
 	"sync"
 	"time"
 
-	amqp091 "github.com/rabbitmq/amqp091-go"
-
 	"github.com/cenkalti/backoff/v5"
+	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/internal/amqp"

@@ -85,6 +85,9 @@ func groupQueues(topic, group string) []string {
 }
 
 func declareGroup(ch *amqp091.Channel, topic string, queues []string) error {
+	if err := declareExchange(ch, topic); err != nil {
+		return err
+	}
 	if err := declareDead(ch); err != nil {
 		return err
 	}
@@ -119,6 +122,9 @@ func declareDead(ch *amqp091.Channel) error {
 
 // declareOwn makes the queue of a subscriber without a group.
 func declareOwn(ch *amqp091.Channel, topic, name string) error {
+	if err := declareExchange(ch, topic); err != nil {
+		return err
+	}
 	if _, err := ch.QueueDeclare(name, false, true, true, false, nil); err != nil {
 		return err
 	}

@@ -64,12 +64,8 @@ func (w *work) fail(err error) {
 
 // begin declares and consumes.
 func (w *work) begin() error {
-	names, err := w.declare()
-	if err != nil {
+	if err := w.declare(); err != nil {
 		return err
-	}
-	for i, name := range names {
-		w.sources = append(w.sources, &source{work: w, name: name, partition: i - 1})
 	}
 	for _, s := range w.sources {
 		if err := s.open(); err != nil {
@@ -79,30 +75,29 @@ func (w *work) begin() error {
 	w.consumer = broker.StartConsumer(w.queue, broker.ConsumerConfig{
 		Topic: w.sub.topic, Handler: w.handle, Options: w.sub.options, Publish: w.sub.broker.Publish, Logger: w.sub.log,
 	})
-	if len(w.sources) > 1 {
+	if w.control != nil {
 		w.tasks.Go(w.balance)
 	}
 	return nil
 }
 
-// declare makes sure that the queues are there, and returns their names.
-func (w *work) declare() ([]string, error) {
+// declare makes sure that a group has its queues. One that is not for a group is declared where it is consumed: it goes
+// with its consumer, and must not stay without one.
+func (w *work) declare() (err error) {
 	topic, group := w.sub.topic, w.sub.options.Group
-	names := []string{exchangeOf(topic) + "::" + strings.ToLower(broker.NewID())}
-	if group != "" {
-		names = groupQueues(topic, group)
+	if group == "" {
+		name := exchangeOf(topic) + "::" + strings.ToLower(broker.NewID())
+		w.sources = []*source{{work: w, name: name, partition: -1, prepare: func(ch *amqp091.Channel) error {
+			return declareOwn(ch, topic, name)
+		}}}
+		return nil
 	}
-	var err error
-	w.control, err = w.channel(func(ch *amqp091.Channel) error {
-		if err := declareExchange(ch, topic); err != nil {
-			return err
-		}
-		if group != "" {
-			return declareGroup(ch, topic, names)
-		}
-		return declareOwn(ch, topic, names[0])
-	})
-	return names, err
+	names := groupQueues(topic, group)
+	w.control, err = w.channel(func(ch *amqp091.Channel) error { return declareGroup(ch, topic, names) })
+	for i, name := range names {
+		w.sources = append(w.sources, &source{work: w, name: name, partition: i - 1})
+	}
+	return err
 }
 
 // channel opens one and sets it up. When that is given up, what the server does of it later is undone: a consumer that
@@ -209,7 +204,8 @@ const closeTimeout = time.Second
 type source struct {
 	work      *work
 	name      string
-	partition int // -1: not one
+	partition int                          // -1: not one
+	prepare   func(*amqp091.Channel) error // before it is consumed; may be nil
 
 	mu        sync.Mutex
 	ch        *amqp091.Channel
@@ -227,6 +223,11 @@ type source struct {
 func (s *source) open() error {
 	var deliveries <-chan amqp091.Delivery
 	ch, err := s.work.channel(func(ch *amqp091.Channel) error {
+		if s.prepare != nil {
+			if err := s.prepare(ch); err != nil {
+				return err
+			}
+		}
 		if err := ch.Qos(s.work.prefetch(), 0, false); err != nil {
 			return err
 		}
