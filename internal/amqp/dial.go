@@ -160,7 +160,7 @@ func (d *Dialer) explain(ctx context.Context, s *server, during string, err erro
 	var refused *amqp091.Error
 	switch {
 	case errors.As(err, &refused) && refused.Server && refused.Code == amqp091.AccessRefused:
-		return fmt.Errorf("user %q or the password is wrong, or the user may not log in from here: check --%s-user and --%[2]s-password (%w)", s.user, d.kind, err)
+		return fmt.Errorf("user %q or the password is wrong, or the user may not log in from here: check --%s-user and --%[2]s-password, or the URL in --%[2]s-address (%w)", s.user, d.kind, err)
 	case errors.As(err, &refused) && refused.Server && refused.Code == amqp091.NotAllowed:
 		return fmt.Errorf("virtual host %q is not there, or user %q has no rights in it: check --%s-vhost (%w)", s.vhost, s.user, d.kind, err)
 	case errors.As(err, &refused) && refused.Server:

@@ -75,12 +75,12 @@ func (w *writer) run() {
 func (w *writer) batch() []source {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	clear(w.spare) // connections that were closed are not to be kept
 	if len(w.ready) == 0 || w.over {
 		w.running = false
 		return nil
 	}
 	batch := w.ready
-	clear(w.spare)
 	w.ready, w.spare = w.spare[:0], batch
 	return batch
 }
