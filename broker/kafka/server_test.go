@@ -44,6 +44,7 @@ func TestServer(t *testing.T) {
 		"Compressions":              compressionsWork,
 		"CloseOfIdleIsQuick":        closeOfIdleIsQuick,
 		"ProxiesAreNotGoneRound":    proxiesAreNotGoneRound,
+		"AddressesAreTriedInTurn":   addressesAreTriedInTurn,
 		"RebalanceWaitsForHandlers": rebalanceWaitsForHandlers,
 		"WindowBehindAStuckOne":     windowBehindAStuckOneIsBounded,
 		"TwoMembersInOneProcess":    twoMembersInOneProcess,
@@ -506,4 +507,15 @@ func twoMembersInOneProcess(t *testing.T, w *workshop) {
 		require.NoError(t, b.Publish(t.Context(), w.topic, &broker.Message{ID: fmt.Sprint(i), Key: fmt.Sprint(i)}))
 	}
 	all.wait(t, 50)
+}
+
+func addressesAreTriedInTurn(t *testing.T, w *workshop) {
+	w.config.Address = []string{"127.0.0.1:1", w.server.Addr}
+	for range 5 { // kafka-go begins anywhere
+		b := w.open(t)
+		got := subscribe(t, b, w.topic, broker.Group("g"))
+		require.NoError(t, b.Publish(t.Context(), w.topic, &broker.Message{}))
+		receive(t, got)
+		require.NoError(t, b.Close())
+	}
 }
