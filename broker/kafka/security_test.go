@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/broker"
-	"github.com/plugmicro/micro/internal/amqp/amqptest"
 	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -26,7 +26,7 @@ const password = "tell-nobody"
 
 // secured is a server that asks who one is, and the settings of a client that it trusts the certificate of.
 func secured(t *testing.T) (*servers.KafkaServer, plugin.TLS) {
-	_, own := amqptest.TLS(t)
+	own := testcert.New(t).TLS()
 	key, err := os.ReadFile(own.Key)
 	require.NoError(t, err)
 	cert, err := os.ReadFile(own.Cert)
@@ -114,7 +114,7 @@ func TestSecurity(t *testing.T) {
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	nobody.Close()
-	_, foreign := amqptest.TLS(t)
+	foreign := testcert.New(t)
 	for name, refused := range map[string]struct {
 		config Config
 		topic  string
@@ -127,7 +127,7 @@ func TestSecurity(t *testing.T) {
 		"unknown user":        {user("nobody", password, "scram-sha-256"), "our-x", []string{s.SASL, `the user "nobody" is refused`}},
 		"no user":             {Config{Address: []string{s.SASL}}, "our-x", []string{s.SASL, "or a user?"}},
 		"user for open port":  {Config{Address: []string{s.Addr}, User: "micro", Password: plugin.NewSecret(password)}, "our-x", []string{s.Addr, "does not ask for a user"}},
-		"unknown authority":   {Config{Address: []string{s.TLS}, TLS: plugin.TLS{CA: foreign.CA}}, "our-x", []string{s.TLS, "is not trusted: set tls-ca", "unknown authority"}},
+		"unknown authority":   {Config{Address: []string{s.TLS}, TLS: plugin.TLS{CA: foreign.File}}, "our-x", []string{s.TLS, "is not trusted: set tls-ca", "unknown authority"}},
 		"system's authority":  {Config{Address: []string{s.TLS}, TLS: plugin.TLS{Enable: true}}, "our-x", []string{s.TLS, "is not trusted: set tls-ca"}},
 		"plain to TLS":        {Config{Address: []string{s.TLS}}, "our-x", []string{s.TLS, "does the port want TLS (tls-enable)"}},
 		"TLS to plain":        {Config{Address: []string{s.Addr}, TLS: own}, "our-x", []string{s.Addr, "does the port speak TLS?"}},

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/broker"
-	"github.com/plugmicro/micro/internal/amqp/amqptest"
 	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -524,8 +524,8 @@ func withoutServer(t *testing.T, s *servers.RabbitServer) {
 }
 
 func TestOpenErrors(t *testing.T) {
-	lines, client := amqptest.TLS(t)
-	s := servers.RabbitMQ(t, lines...)
+	client := testcert.New(t).TLS()
+	s := servers.RabbitMQ(t, servers.RabbitTLS(client)...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close() // accepts, and says nothing

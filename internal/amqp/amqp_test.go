@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/plugmicro/micro/internal/amqp/amqptest"
 	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -252,8 +252,8 @@ func runs(t *testing.T, s *servers.RabbitServer, config Config) {
 }
 
 func TestTLS(t *testing.T) {
-	lines, client := amqptest.TLS(t)
-	s := servers.RabbitMQ(t, lines...)
+	client := testcert.New(t).TLS()
+	s := servers.RabbitMQ(t, servers.RabbitTLS(client)...)
 	conn, err := newDialer(t, Config{Address: []string{s.TLSAddr}, TLS: client}).Dial(t.Context(), "test")
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())

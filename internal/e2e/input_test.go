@@ -1,14 +1,8 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/internal/testcert"
 )
 
 // TestBadInput starts the greeter with what cannot work: it says so in one line for each mistake and leaves nothing behind.
@@ -31,7 +27,7 @@ func TestBadInput(t *testing.T) {
 	unknownKeys := write("unknown.yaml", "name: greeter\nregistry:\n  plugin: local\n  dri: /x\ncolour: red\n")
 	noYAML := write("broken.yaml", "name: [greeter\n")
 	garbage := write("garbage.pem", "no certificate")
-	oldCert, oldKey := certificate(t, files, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))
+	expired := testcert.New(t).TLS(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
@@ -60,7 +56,7 @@ func TestBadInput(t *testing.T) {
 		{"no address", []string{"--address=nowhere:http-ish"}, "", []string{"nowhere:http-ish"}},
 		{"unreadable certificate", []string{"--transport-tls-cert=/no.pem", "--transport-tls-key=/no.key"}, "", []string{"/no.pem", "no such file"}},
 		{"no certificate", []string{"--transport-tls-cert=" + garbage, "--transport-tls-key=" + garbage}, "", []string{garbage}},
-		{"expired certificate", []string{"--transport-tls-cert=" + oldCert, "--transport-tls-key=" + oldKey}, "", []string{oldCert, "expired"}},
+		{"expired certificate", []string{"--transport-tls-cert=" + expired.Cert, "--transport-tls-key=" + expired.Key}, "", []string{expired.Cert, "expired"}},
 		{"registry directory open to others", []string{"--registry-dir=" + open(t)}, "", []string{"chmod 700"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,28 +95,11 @@ func open(t *testing.T) string {
 	return dir
 }
 
-// certificate makes one for localhost.
-func certificate(t *testing.T, dir string, from, until time.Time) (certFile, keyFile string) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"},
-		NotBefore: from, NotAfter: until, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	require.NoError(t, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	require.NoError(t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
-	return certFile, keyFile
-}
-
 // TestMutualTLS serves only those who have a certificate of the right authority.
 func TestMutualTLS(t *testing.T) {
 	m := newMachine(t)
-	cert, key := certificate(t, t.TempDir(), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
-	tls := []string{"--transport-tls-ca=" + cert, "--transport-tls-cert=" + cert, "--transport-tls-key=" + key, "--transport-tls-mutual"}
+	own := testcert.New(t).TLS()
+	tls := []string{"--transport-tls-ca=" + own.CA, "--transport-tls-cert=" + own.Cert, "--transport-tls-key=" + own.Key, "--transport-tls-mutual"}
 	m.start(nil, "greeter", tls...).prints("INFO serving")
 	hello := []string{"call", "greeter", "Greeter.Hello", `{"name":"Ada"}`}
 
@@ -128,7 +107,7 @@ func TestMutualTLS(t *testing.T) {
 	require.Zero(t, code, errs)
 	require.Equal(t, `{"message":"Hello, Ada"}`+"\n", out)
 
-	for _, args := range [][]string{nil, {"--transport-tls-ca=" + cert}} {
+	for _, args := range [][]string{nil, {"--transport-tls-ca=" + own.CA}} {
 		_, errs, code = m.run("micro", append(append(hello, "--timeout=3s"), args...)...)
 		require.NotZero(t, code)
 		require.Contains(t, errs, "TLS")

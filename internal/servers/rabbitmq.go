@@ -15,12 +15,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/plugmicro/micro/plugin"
 )
 
 // RabbitServer is a RabbitMQ. The user guest, with the password guest, may do everything in the virtual host "/".
 type RabbitServer struct {
 	*Server
-	TLSAddr string // where it listens for TLS, if its configuration has ssl_options
+	TLSAddr string // where it listens for TLS, with RabbitTLS
 
 	home string // of Erlang and RabbitMQ
 	dist int    // the port for commands
@@ -36,8 +38,17 @@ exec "$BINDIR/erlexec" -noinput -s rabbit boot -boot start_sasl -setcookie test 
 	-kernel prevent_overlapping_partitions false -syslog logger '[]' -syslog syslog_error_logger false
 `
 
-// RabbitMQ starts a RabbitMQ of its own, one node without plugins. config is added to its rabbitmq.conf; with lines of
-// ssl_options it also listens for TLS.
+// RabbitTLS are lines for the configuration of a RabbitMQ that has the certificate of own, and takes clients that have one of
+// the same authority.
+func RabbitTLS(own plugin.TLS) (config []string) {
+	return []string{
+		"ssl_options.cacertfile = " + own.CA, "ssl_options.certfile = " + own.Cert, "ssl_options.keyfile = " + own.Key,
+		"ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true",
+	}
+}
+
+// RabbitMQ starts a RabbitMQ of its own, one node without plugins. config is added to its rabbitmq.conf; with that of
+// RabbitTLS it also listens for TLS.
 func RabbitMQ(t testing.TB, config ...string) *RabbitServer {
 	t.Helper()
 	need(t, "RabbitMQ", filepath.Join(Dir(), "rabbitmq", "installed"))

@@ -3,18 +3,12 @@
 package consul
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +17,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/stretchr/testify/require"
@@ -179,52 +174,10 @@ func TestACL(t *testing.T) {
 	})
 }
 
-// authority makes certificates.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert, a.key, a.file, _ = a.issue(name, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) issue(name string, c *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certFile, keyFile string) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(a.t, err)
-	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: name}
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	require.NoError(a.t, err)
-	cert, err = x509.ParseCertificate(der)
-	require.NoError(a.t, err)
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	require.NoError(a.t, err)
-	write := func(file, kind string, data []byte) string {
-		file = filepath.Join(a.dir, name+file)
-		require.NoError(a.t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600))
-		return file
-	}
-	return cert, key, write(".pem", "CERTIFICATE", der), write(".key", "EC PRIVATE KEY", keyDER)
-}
-
 func TestTLS(t *testing.T) {
-	good, bad := newAuthority(t, "good"), newAuthority(t, "bad")
-	server := func(name string) *x509.Certificate {
-		c := &x509.Certificate{DNSNames: []string{name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-		return c
-	}
-	_, _, cert, key := good.issue("server", server("consul.example"))
-	_, _, clientCert, clientKey := good.issue("client", server("client.example"))
+	good, bad := testcert.New(t), testcert.New(t)
+	server := good.TLS(func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"consul.example"} })
+	client := good.TLS()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	secure := l.Addr().String()
@@ -233,9 +186,9 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, l.Close())
 	socket := filepath.Join(t.TempDir(), "consul.sock")
 	s := servers.Consul(t, `ports { https = `+port+` }`, `addresses { http = "127.0.0.1 unix://`+socket+`", https = "127.0.0.1" }`,
-		`tls { https { ca_file = "`+good.file+`", cert_file = "`+cert+`", key_file = "`+key+`", verify_incoming = true } }`)
+		`tls { https { ca_file = "`+server.CA+`", cert_file = "`+server.Cert+`", key_file = "`+server.Key+`", verify_incoming = true } }`)
 
-	mutual := plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}
+	mutual := plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}
 	for name, test := range map[string]struct {
 		address string
 		tls     plugin.TLS
@@ -246,14 +199,14 @@ func TestTLS(t *testing.T) {
 		"plain":             {s.Addr, plugin.TLS{}, ""},
 		"plain URL":         {"http://" + s.Addr, plugin.TLS{}, ""},
 		"socket":            {"unix://" + socket, plugin.TLS{}, ""},
-		"not verified":      {secure, plugin.TLS{Insecure: true, Cert: clientCert, Key: clientKey}, ""},
-		"unknown authority": {secure, plugin.TLS{CA: bad.file, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}, "certificate signed by unknown authority"},
-		"of the system":     {secure, plugin.TLS{Enable: true, Cert: clientCert, Key: clientKey, ServerName: "consul.example"}, "certificate signed by unknown authority"},
-		"wrong name":        {secure, plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey, ServerName: "other.example"}, "certificate is valid for consul.example, not other.example"},
-		"no name":           {secure, plugin.TLS{CA: good.file, Cert: clientCert, Key: clientKey}, "cannot validate certificate for 127.0.0.1"},
-		"no certificate":    {secure, plugin.TLS{CA: good.file, ServerName: "consul.example"}, "certificate required"},
+		"not verified":      {secure, plugin.TLS{Insecure: true, Cert: client.Cert, Key: client.Key}, ""},
+		"unknown authority": {secure, plugin.TLS{CA: bad.File, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "certificate signed by unknown authority"},
+		"of the system":     {secure, plugin.TLS{Enable: true, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "certificate signed by unknown authority"},
+		"wrong name":        {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key, ServerName: "other.example"}, "certificate is valid for consul.example, not other.example"},
+		"no name":           {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key}, "cannot validate certificate for 127.0.0.1"},
+		"no certificate":    {secure, plugin.TLS{CA: good.File, ServerName: "consul.example"}, "certificate required"},
 		"plain to TLS":      {"http://" + secure, plugin.TLS{}, "HTTP request to an HTTPS server"},
-		"TLS to plain":      {s.Addr, plugin.TLS{CA: good.file}, "server gave HTTP response to HTTPS client"},
+		"TLS to plain":      {s.Addr, plugin.TLS{CA: good.File}, "server gave HTTP response to HTTPS client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := settings(test.address)

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/internal/amqp"
-	"github.com/plugmicro/micro/internal/amqp/amqptest"
 	"github.com/plugmicro/micro/internal/servers"
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
 )
@@ -542,8 +542,8 @@ func itself(t *testing.T, r *rig) {
 }
 
 func TestTLS(t *testing.T) {
-	lines, tls := amqptest.TLS(t)
-	s := servers.RabbitMQ(t, lines...)
+	tls := testcert.New(t).TLS()
+	s := servers.RabbitMQ(t, servers.RabbitTLS(tls)...)
 	c := config(s.TLSAddr)
 	c.TLS = tls
 	a, b := pair(t, open(t, c), listen(t, open(t, c), ""))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
 )
@@ -51,7 +52,7 @@ func BenchmarkOneWay(b *testing.B) {
 	}
 }
 
-func withTLS(b *testing.B) Config { return Config{TLS: newAuthority(b).settings()} }
+func withTLS(b *testing.B) Config { return Config{TLS: testcert.New(b).TLS()} }
 
 type benchSize struct {
 	name  string

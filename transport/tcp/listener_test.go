@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
 )
@@ -158,7 +159,7 @@ func TestKeepAliveCanBeOff(t *testing.T) {
 
 // The kernel of the program reads the settings from flags and the environment.
 func TestSettingsComeFromOutside(t *testing.T) {
-	settings := newAuthority(t).settings()
+	settings := testcert.New(t).TLS()
 	loader := plugin.NewLoader(plugin.Linked)
 	require.NoError(t, loader.Parse([]string{"--transport", "tcp", "--transport-max-message", "1KiB", "--transport-tls-mutual",
 		"--transport-tls-ca", settings.CA, "--transport-tls-cert", settings.Cert}))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -344,7 +345,7 @@ func TestReady(t *testing.T) {
 		})
 	}
 	t.Run("TLS does not tell", func(t *testing.T) {
-		a, _ := connect(t, Config{TLS: newAuthority(t).settings()})
+		a, _ := connect(t, Config{TLS: testcert.New(t).TLS()})
 		_, known := a.(*conn).Ready()
 		require.False(t, known)
 	})

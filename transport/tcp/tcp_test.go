@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
 	"github.com/plugmicro/micro/transport/transporttest"
@@ -17,8 +18,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var spawn func(testing.TB) transporttest.Process
 
 func TestConformance(t *testing.T) {
-	settings, theirs := newAuthority(t).settings(), newAuthority(t)
-	stranger := theirs.settings()
+	settings, theirs := testcert.New(t).TLS(), testcert.New(t)
+	stranger := theirs.TLS()
 	stranger.CA = settings.CA
 	refused := func(configs map[string]Config) map[string]func(testing.TB) (transport.Transport, error) {
 		all := map[string]func(testing.TB) (transport.Transport, error){}
@@ -36,7 +37,7 @@ func TestConformance(t *testing.T) {
 	}{
 		{"plain", Config{}, 1000, spawn, nil},
 		{"TLS", Config{TLS: settings}, 300, nil, map[string]Config{
-			"no TLS": {}, "the listener's authority is unknown": {TLS: plugin.TLS{CA: theirs.file}},
+			"no TLS": {}, "the listener's authority is unknown": {TLS: plugin.TLS{CA: theirs.File}},
 		}},
 		{"mutual TLS", Config{TLS: settings, TLSMutual: true}, 300, nil, map[string]Config{
 			"no TLS": {}, "no certificate": {TLS: plugin.TLS{CA: settings.CA}}, "the certificate of a stranger": {TLS: stranger},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
 )
@@ -50,11 +51,11 @@ func meet(t *testing.T, dialer, listener Config, addr ...string) (dialed, accept
 }
 
 func TestTLSRefusals(t *testing.T) {
-	ours, theirs := newAuthority(t), newAuthority(t)
-	good := ours.settings()
+	ours, theirs := testcert.New(t), testcert.New(t)
+	good := ours.TLS()
 	onlyCA := plugin.TLS{CA: good.CA}
-	stranger := theirs.settings()
-	stranger.CA = ours.file
+	stranger := theirs.TLS()
+	stranger.CA = ours.File
 	expired := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 	otherHost := func(c *x509.Certificate) { c.IPAddresses = nil; c.DNSNames = []string{"elsewhere.example"} }
 
@@ -63,14 +64,14 @@ func TestTLSRefusals(t *testing.T) {
 		dialed, accepted []string // parts of the errors
 	}{
 		"the listener's authority is unknown": {
-			dialer:   Config{TLS: plugin.TLS{CA: theirs.file}},
+			dialer:   Config{TLS: plugin.TLS{CA: theirs.File}},
 			listener: Config{TLS: good},
-			dialed:   []string{"dial 127.0.0.1:", "peer's certificate is refused", "unknown authority", theirs.file + " (--transport-tls-ca)"},
+			dialed:   []string{"dial 127.0.0.1:", "peer's certificate is refused", "unknown authority", theirs.File + " (--transport-tls-ca)"},
 			accepted: []string{"accept from 127.0.0.1:", "bad certificate"},
 		},
 		"the listener's certificate is for another host": {
 			dialer:   Config{TLS: onlyCA},
-			listener: Config{TLS: ours.settings(otherHost)},
+			listener: Config{TLS: ours.TLS(otherHost)},
 			dialed:   []string{"peer's certificate is refused", "127.0.0.1"},
 			accepted: []string{"bad certificate"},
 		},
@@ -111,7 +112,7 @@ func TestTLSRefusals(t *testing.T) {
 	}
 
 	t.Run("an expired certificate is found when the transport is made", func(t *testing.T) {
-		settings := ours.settings(expired)
+		settings := ours.TLS(expired)
 		_, err := New(new(plugin.Env), Config{TLS: settings})
 		require.ErrorContains(t, err, settings.Cert)
 		require.ErrorContains(t, err, "expired")
@@ -123,7 +124,7 @@ func TestTLSRefusals(t *testing.T) {
 		require.ErrorContains(t, err, file)
 	})
 	t.Run("the listener's certificate expires", func(t *testing.T) {
-		settings := ours.settings(expired)
+		settings := ours.TLS(expired)
 		pair, err := tls.LoadX509KeyPair(settings.Cert, settings.Key)
 		require.NoError(t, err)
 		l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{pair}})
@@ -146,13 +147,13 @@ func TestTLSRefusals(t *testing.T) {
 }
 
 func TestTLSServerName(t *testing.T) {
-	a := newAuthority(t)
-	listener := Config{TLS: a.settings(func(c *x509.Certificate) { c.IPAddresses = nil })}
-	dialed, _ := meet(t, Config{TLS: plugin.TLS{CA: a.file}}, listener, "localhost")
+	a := testcert.New(t)
+	listener := Config{TLS: a.TLS(func(c *x509.Certificate) { c.IPAddresses = nil })}
+	dialed, _ := meet(t, Config{TLS: plugin.TLS{CA: a.File}}, listener, "localhost")
 	require.Equal(t, io.EOF, dialed, "the name that is dialled")
-	dialed, _ = meet(t, Config{TLS: plugin.TLS{CA: a.file, ServerName: "localhost"}}, listener)
+	dialed, _ = meet(t, Config{TLS: plugin.TLS{CA: a.File, ServerName: "localhost"}}, listener)
 	require.Equal(t, io.EOF, dialed, "the name that is set")
-	dialed, _ = meet(t, Config{TLS: plugin.TLS{CA: a.file}}, listener)
+	dialed, _ = meet(t, Config{TLS: plugin.TLS{CA: a.File}}, listener)
 	require.ErrorContains(t, dialed, "certificate is refused")
 }
 
@@ -193,7 +194,7 @@ func TestDialTLSToOtherServers(t *testing.T) {
 }
 
 func TestSlowHandshakeHoldsUpNobody(t *testing.T) {
-	tr := open(t, Config{TLS: newAuthority(t).settings()})
+	tr := open(t, Config{TLS: testcert.New(t).TLS()})
 	l := listen(t, tr, "127.0.0.1:0")
 	for range 20 {
 		silent, err := net.Dial("tcp", l.Addr())
@@ -214,7 +215,7 @@ func TestSlowHandshakeHoldsUpNobody(t *testing.T) {
 }
 
 func TestHandshakeThatStallsIsGivenUp(t *testing.T) {
-	l := listen(t, open(t, Config{TLS: newAuthority(t).settings(), Timeout: 50 * time.Millisecond}), "127.0.0.1:0")
+	l := listen(t, open(t, Config{TLS: testcert.New(t).TLS(), Timeout: 50 * time.Millisecond}), "127.0.0.1:0")
 	silent, err := net.Dial("tcp", l.Addr())
 	require.NoError(t, err)
 	defer silent.Close()
@@ -225,7 +226,7 @@ func TestHandshakeThatStallsIsGivenUp(t *testing.T) {
 
 // Health checks of load balancers connect and close.
 func TestPortScanIsNoError(t *testing.T) {
-	tr := open(t, Config{TLS: newAuthority(t).settings()})
+	tr := open(t, Config{TLS: testcert.New(t).TLS()})
 	l := listen(t, tr, "127.0.0.1:0")
 	scan, err := net.Dial("tcp", l.Addr())
 	require.NoError(t, err)
@@ -236,7 +237,7 @@ func TestPortScanIsNoError(t *testing.T) {
 }
 
 func TestRefusedHandshakesFreeTheirPlaces(t *testing.T) {
-	settings := newAuthority(t).settings()
+	settings := testcert.New(t).TLS()
 	l := listen(t, open(t, Config{TLS: settings, MaxConns: 1}), "127.0.0.1:0")
 	for range 5 {
 		plain := dial(t, open(t, Config{}), l.Addr())

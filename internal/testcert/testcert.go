@@ -1,4 +1,10 @@
-package tcp
+// Package testcert makes the certificates of tests.
+//
+//	ours := testcert.New(t)
+//	server, client := ours.TLS(), ours.TLS()        // each has a certificate of its own
+//	expired := ours.TLS(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+//	stranger := plugin.TLS{CA: testcert.New(t).File} // trusts somebody else
+package testcert
 
 import (
 	"crypto/ecdsa"
@@ -19,18 +25,20 @@ import (
 	"github.com/plugmicro/micro/plugin"
 )
 
-// authority signs certificates, which it writes to files.
-type authority struct {
+// Authority signs certificates. All is in files that go with the test.
+type Authority struct {
+	File string // its own certificate, PEM
+
 	t    testing.TB
 	dir  string
-	file string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(t testing.TB) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	a.key = newKey(t)
+// New makes an authority that is valid for an hour.
+func New(t testing.TB) *Authority {
+	t.Helper()
+	a := &Authority{t: t, dir: t.TempDir(), key: newKey(t)}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
@@ -40,17 +48,20 @@ func newAuthority(t testing.TB) *authority {
 	require.NoError(t, err)
 	a.cert, err = x509.ParseCertificate(der)
 	require.NoError(t, err)
-	a.file = a.write("ca.pem", "CERTIFICATE", der)
+	a.File = a.write("ca.pem", "CERTIFICATE", der)
 	return a
 }
 
-// settings has a certificate for 127.0.0.1 and localhost, which change may change.
-func (a *authority) settings(change ...func(*x509.Certificate)) plugin.TLS {
+// TLS are the settings of a server or client that trusts a and has a certificate of its own, of the name "test", for
+// 127.0.0.1 and localhost. Each change changes the certificate before it is signed.
+func (a *Authority) TLS(change ...func(*x509.Certificate)) plugin.TLS {
+	a.t.Helper()
 	key := newKey(a.t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, c := range change {
@@ -61,10 +72,10 @@ func (a *authority) settings(change ...func(*x509.Certificate)) plugin.TLS {
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(a.t, err)
 	name := template.SerialNumber.String()
-	return plugin.TLS{CA: a.file, Cert: a.write(name+".pem", "CERTIFICATE", der), Key: a.write(name+".key", "PRIVATE KEY", keyDER)}
+	return plugin.TLS{CA: a.File, Cert: a.write(name+".pem", "CERTIFICATE", der), Key: a.write(name+".key", "PRIVATE KEY", keyDER)}
 }
 
-func (a *authority) write(name, kind string, der []byte) string {
+func (a *Authority) write(name, kind string, der []byte) string {
 	file := filepath.Join(a.dir, name)
 	require.NoError(a.t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 	return file
