@@ -41,15 +41,17 @@ func (b *Broker) follow(ctx context.Context, work broker.ConsumerConfig, partiti
 	}
 	f := &follower{broker: b, topic: work.Topic, queue: broker.NewQueue(b.config.Buffer, int(b.config.BufferSize))}
 	f.open, f.stop = context.WithCancel(context.Background())
-	if err := b.add(f); err != nil {
+	start := func() {
+		f.consumer = broker.StartConsumer(f.queue, work)
+		for partition, end := range ends {
+			f.read(partition, end, partitions)
+		}
+		f.readers.Go(func() { f.grow(partitions) })
+	}
+	if !b.subs.Add(f, start) {
 		f.stop()
-		return nil, err
+		return nil, broker.ErrClosed
 	}
-	f.consumer = broker.StartConsumer(f.queue, work)
-	for partition, end := range ends {
-		f.read(partition, end, partitions)
-	}
-	f.readers.Go(func() { f.grow(partitions) })
 	return f, nil
 }
 
@@ -96,7 +98,7 @@ func (f *follower) close(ctx context.Context) error {
 		f.err = f.consumer.Stop(ctx)
 		f.queue.Close()
 		f.readers.Wait()
-		f.broker.forget(f)
+		f.broker.subs.Forget(f)
 	})
 	return f.err
 }

@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -129,13 +128,10 @@ type Broker struct {
 	log      *slog.Logger
 	cluster  *cluster
 	producer *producer
+	subs     *broker.Subscriptions[subscription]
 
 	patience context.Context // ends when nobody waits for Close any more
 	close    func() error    // shutdown, once
-
-	mu      sync.Mutex
-	closing bool
-	subs    map[subscription]struct{}
 }
 
 // subscription is a member of a group, or a follower of the whole topic.
@@ -167,7 +163,7 @@ func newBroker(ctx context.Context, c Config, log *slog.Logger) (*Broker, error)
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{config: c, log: log, cluster: cl, producer: newProducer(cl), patience: ctx, subs: map[subscription]struct{}{}}
+	b := &Broker{config: c, log: log, cluster: cl, producer: newProducer(cl), patience: ctx, subs: broker.NewSubscriptions(subscription.close)}
 	b.close = sync.OnceValue(b.shutdown)
 	return b, nil
 }
@@ -219,7 +215,7 @@ func (b *Broker) subscribe(ctx context.Context, topic string, h broker.Handler, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if b.isClosing() {
+	if b.subs.Sealed() {
 		return nil, broker.ErrClosed
 	}
 	partitions, err := b.cluster.topic(ctx, topic)
@@ -238,48 +234,14 @@ func (b *Broker) subscribe(ctx context.Context, topic string, h broker.Handler, 
 	return b.join(ctx, work, partitions)
 }
 
-func (b *Broker) isClosing() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.closing
-}
-
-// add makes s one of those that Close closes.
-func (b *Broker) add(s subscription) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closing {
-		return broker.ErrClosed
-	}
-	b.subs[s] = struct{}{}
-	return nil
-}
-
-func (b *Broker) forget(s subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.subs, s)
-}
-
 // Close closes the subscriptions, then waits for what is being published, all in the time of Config.Drain.
 func (b *Broker) Close() error { return b.close() }
 
 func (b *Broker) shutdown() error {
 	ctx, cancel := context.WithTimeout(b.patience, b.config.Drain)
 	defer cancel()
-	b.mu.Lock()
-	b.closing = true
-	subs := slices.Collect(maps.Keys(b.subs))
-	b.mu.Unlock()
-
-	errs := make([]error, len(subs)+1)
-	var all sync.WaitGroup
-	for i, s := range subs {
-		all.Go(func() { errs[i] = s.close(ctx) })
-	}
-	all.Wait()
-	errs[len(subs)] = b.producer.close(ctx)
+	err := errors.Join(b.subs.CloseAll(ctx), b.producer.close(ctx))
 	b.cluster.close()
 	b.producer.wait()
-	return errors.Join(errs...)
+	return err
 }

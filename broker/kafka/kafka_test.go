@@ -82,9 +82,7 @@ func TestConformance(t *testing.T) {
 
 // kill cuts b off for good, with no goodbye.
 func kill(b *Broker) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for s := range b.subs {
+	for _, s := range b.subs.Seal() {
 		if m, ok := s.(*member); ok {
 			m.conns.close()
 		}

@@ -73,11 +73,13 @@ func (b *Broker) join(ctx context.Context, work broker.ConsumerConfig, partition
 		return nil, err
 	}
 	m.open, m.stop = context.WithCancel(context.Background())
-	go m.run()
-	if err = b.add(m); err == nil {
-		err = m.joined(ctx)
+	if !b.subs.Add(m, func() { go m.run() }) {
+		m.conns.close()
+		m.stop()
+		_ = m.kafka.Close()
+		return nil, broker.ErrClosed
 	}
-	if err != nil {
+	if err := m.joined(ctx); err != nil {
 		go m.Close() // which takes as long as the server; it is b's to wait for
 		return nil, err
 	}
@@ -346,7 +348,7 @@ func (m *member) close(ctx context.Context) error {
 		m.mu.Unlock()
 		m.stop()
 		m.end(ctx)
-		m.broker.forget(m)
+		m.broker.subs.Forget(m)
 	})
 	m.mu.Lock()
 	defer m.mu.Unlock()

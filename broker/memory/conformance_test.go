@@ -30,7 +30,7 @@ func kill(_ testing.TB, b broker.Broker) {
 	dead := b.(*Broker)
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	for _, s := range dead.startClosing() {
+	for _, s := range dead.subs.Seal() {
 		_ = s.close(now)
 	}
 	dead.release()

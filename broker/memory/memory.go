@@ -10,11 +10,8 @@ package memory
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -65,15 +62,12 @@ type Broker struct {
 	hub    *hub
 	config Config
 	log    *slog.Logger
+	subs   *broker.Subscriptions[*subscription]
 
 	patience context.Context // ends when nobody waits for Close any more
 	open     context.Context // ends at the end of Close
 	release  context.CancelFunc
 	close    func() error // shutdown, once
-
-	mu      sync.Mutex
-	closing bool
-	subs    map[*subscription]struct{}
 }
 
 var (
@@ -94,7 +88,7 @@ func newBroker(ctx context.Context, h *hub, c Config, log *slog.Logger) (*Broker
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	b := &Broker{hub: h, config: c.withDefaults(), log: log, patience: ctx, subs: map[*subscription]struct{}{}}
+	b := &Broker{hub: h, config: c.withDefaults(), log: log, patience: ctx, subs: broker.NewSubscriptions((*subscription).close)}
 	b.open, b.release = context.WithCancel(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
 	return b, nil
@@ -159,17 +153,10 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, h broker.Handler, 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closing {
+	s := &subscription{broker: b, topic: topic}
+	if !b.subs.Add(s, func() { s.start(h, o) }) {
 		return nil, fmt.Errorf("subscribe to %q: %w", topic, broker.ErrClosed)
 	}
-	s := &subscription{broker: b, topic: topic}
-	s.group = b.hub.join(s, o.Group)
-	s.consumer = broker.StartConsumer(s.group.queue, broker.ConsumerConfig{
-		Topic: topic, Handler: h, Options: o, Publish: b.Publish, Logger: b.log,
-	})
-	b.subs[s] = struct{}{}
 	return s, nil
 }
 
@@ -180,23 +167,9 @@ func (b *Broker) Close() error { return b.close() }
 func (b *Broker) shutdown() error {
 	ctx, cancel := context.WithTimeout(b.patience, b.config.Drain)
 	defer cancel()
-	subs := b.startClosing()
-	b.drain(ctx, subs)
-	errs := make([]error, len(subs))
-	var all sync.WaitGroup
-	for i, s := range subs {
-		all.Go(func() { errs[i] = s.close(ctx) })
-	}
-	all.Wait()
-	b.release()
-	return errors.Join(errs...)
-}
-
-func (b *Broker) startClosing() []*subscription {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closing = true
-	return slices.Collect(maps.Keys(b.subs))
+	defer b.release()
+	b.drain(ctx, b.subs.Seal())
+	return b.subs.CloseAll(ctx)
 }
 
 // drain waits for the queues that nobody else will work off. What their handlers publish may end up in one that was
@@ -217,12 +190,6 @@ func (b *Broker) drain(ctx context.Context, subs []*subscription) {
 	}
 }
 
-func (b *Broker) forget(s *subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.subs, s)
-}
-
 type subscription struct {
 	broker   *Broker
 	topic    string
@@ -231,6 +198,13 @@ type subscription struct {
 
 	once sync.Once
 	err  error
+}
+
+func (s *subscription) start(h broker.Handler, o broker.SubscribeOptions) {
+	s.group = s.broker.hub.join(s, o.Group)
+	s.consumer = broker.StartConsumer(s.group.queue, broker.ConsumerConfig{
+		Topic: s.topic, Handler: h, Options: o, Publish: s.broker.Publish, Logger: s.broker.log,
+	})
 }
 
 func (s *subscription) Topic() string { return s.topic }
@@ -248,7 +222,7 @@ func (s *subscription) close(ctx context.Context) error {
 			s.broker.log.Warn("the last member of the group has left, its messages are gone",
 				"topic", s.topic, "group", s.group.name, "messages", lost)
 		}
-		s.broker.forget(s)
+		s.broker.subs.Forget(s)
 	})
 	return s.err
 }

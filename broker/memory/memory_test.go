@@ -108,7 +108,7 @@ func TestTopicsEndWithTheirSubscribers(t *testing.T) {
 	require.Len(t, h.topics["t"], 1)
 	require.NoError(t, three.Close())
 	require.Empty(t, h.topics)
-	require.Empty(t, b.subs)
+	require.Empty(t, b.subs.Seal())
 }
 
 func ignore(context.Context, *broker.Message) error { return nil }

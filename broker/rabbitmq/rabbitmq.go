@@ -39,11 +39,8 @@ package rabbitmq
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -95,6 +92,7 @@ type Broker struct {
 	log     *slog.Logger
 	publish *publisher
 	consume *consumers
+	subs    *broker.Subscriptions[*subscription]
 
 	patience context.Context // ends when nobody waits for Close any more
 	open     context.Context // ends at the end of Close
@@ -102,9 +100,7 @@ type Broker struct {
 	close    func() error // shutdown, once
 
 	mu         sync.Mutex
-	closing    bool
 	closed     bool
-	subs       map[*subscription]struct{}
 	publishing sync.WaitGroup // added to while not closed
 }
 
@@ -127,7 +123,7 @@ func open(ctx context.Context, c Config, log *slog.Logger) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq broker: %w", err)
 	}
-	b := &Broker{config: c, log: log, patience: ctx, subs: map[*subscription]struct{}{}}
+	b := &Broker{config: c, log: log, patience: ctx, subs: broker.NewSubscriptions((*subscription).close)}
 	b.open, b.release = context.WithCancelCause(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
 	b.publish = newPublisher(dialer, c, log)
@@ -192,7 +188,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, h broker.Handler, 
 		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
 	}
 	s := newSubscription(b, topic, h, o)
-	if !b.add(s) {
+	if !b.subs.Add(s, s.start) {
 		return nil, fmt.Errorf("subscribe to %q: %w", topic, broker.ErrClosed)
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.config.Timeout)
@@ -206,52 +202,21 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, h broker.Handler, 
 	return s, nil
 }
 
-// add reports false if b is closing.
-func (b *Broker) add(s *subscription) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closing {
-		return false
-	}
-	b.subs[s] = struct{}{}
-	b.consume.start()
-	go s.run()
-	return true
-}
-
-func (b *Broker) forget(s *subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.subs, s)
-}
-
 // Close closes the subscriptions, then waits for what is being published, all in the time of Config.Drain.
 func (b *Broker) Close() error { return b.close() }
 
 func (b *Broker) shutdown() error {
 	ctx, cancel := context.WithTimeout(b.patience, b.config.Drain)
 	defer cancel()
-	subs := b.startClosing()
-	errs := make([]error, len(subs))
-	var all sync.WaitGroup
-	for i, s := range subs {
-		all.Go(func() { errs[i] = s.close(ctx) })
-	}
-	all.Wait()
+	err := b.subs.CloseAll(ctx)
 	b.endPublishing(ctx)
 	b.release(broker.ErrClosed)
 	b.publishing.Wait()
+	var all sync.WaitGroup
 	all.Go(b.publish.stop)
 	all.Go(b.consume.stop)
 	all.Wait()
-	return errors.Join(errs...)
-}
-
-func (b *Broker) startClosing() []*subscription {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closing = true
-	return slices.Collect(maps.Keys(b.subs))
+	return err
 }
 
 // endPublishing lets nobody begin, and waits for those that did.

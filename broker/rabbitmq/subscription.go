@@ -42,6 +42,11 @@ func newSubscription(b *Broker, topic string, h broker.Handler, o broker.Subscri
 	return s
 }
 
+func (s *subscription) start() {
+	s.broker.consume.start()
+	go s.run()
+}
+
 func (s *subscription) Topic() string { return s.topic }
 
 // bind waits until it consumes.
@@ -77,7 +82,7 @@ func (s *subscription) close(ctx context.Context) error {
 	s.mu.Unlock()
 	s.end()
 	<-s.ended
-	s.broker.forget(s)
+	s.broker.subs.Forget(s)
 	return s.stopped
 }
 
