@@ -14,6 +14,25 @@ type key struct {
 	def    string   // "" where owners differ
 	help   string
 	secret bool
+	texts  []optionText // what each owner says of it, the same but once
+}
+
+// optionText is what some of the plugins that have an option say of it.
+type optionText struct {
+	owners    []string
+	help, def string
+}
+
+// addText adds what owner says.
+func (k *key) addText(owner *entry, o option) {
+	def := o.shownDefault()
+	for i, t := range k.texts {
+		if t.help == o.help && t.def == def {
+			k.texts[i].owners = append(t.owners, owner.name)
+			return
+		}
+	}
+	k.texts = append(k.texts, optionText{[]string{owner.name}, o.help, def})
 }
 
 func (k *key) isOption() bool { return len(k.owners) > 0 }
@@ -27,11 +46,27 @@ func (k *key) typeShown() string {
 }
 
 func (k *key) usage() string {
-	text := strings.TrimSpace(k.help + " [" + envName(k.name) + "]")
+	text := k.help
 	if k.isOption() && !k.kind.many {
-		return strings.Join(k.ownerNames(), ", ") + ": " + text
+		text = k.ownUsage()
 	}
-	return text
+	return strings.TrimSpace(text + " [" + envName(k.name) + "]")
+}
+
+// ownUsage says it plugin by plugin where they differ, with their defaults if those do.
+func (k *key) ownUsage() string {
+	var texts []string
+	for _, t := range k.texts {
+		text := strings.Join(t.owners, ", ")
+		if t.help != "" {
+			text += ": " + t.help
+		}
+		if len(k.texts) > 1 && k.def == "" && t.def != "" {
+			text += " (default " + t.def + ")"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, "; ")
 }
 
 func (k *key) ownerNames() []string {
@@ -122,11 +157,13 @@ func (x *keys) addOption(name string, k *kind, owner *entry, o option) {
 		added := &key{name: name, kind: k, typ: o.typ, def: o.shownDefault(), help: o.help, secret: o.secret}
 		if owner != nil {
 			added.owners = []*entry{owner}
+			added.addText(owner, o)
 		}
 		x.add(added)
 		return
 	}
 	old.owners = append(old.owners, owner)
+	old.addText(owner, o)
 	old.secret = old.secret || o.secret
 	if old.typ != o.typ {
 		old.typ = "value"

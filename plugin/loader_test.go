@@ -530,7 +530,7 @@ Settings:
 	for _, line := range []string{
 		`--store string                   which store: disk, memory [MICRO_STORE] (default "memory")`,
 		`--store-path list                disk: folders [MICRO_STORE_PATH] (default /var/store)`,
-		`--store-cache                    disk, memory: [MICRO_STORE_CACHE]`,
+		`--store-cache                    disk; memory: keep what was read [MICRO_STORE_CACHE]`,
 		`--gate-filter list       which filter: ip, log [MICRO_GATE_FILTER]`,
 		`--filter-ip-allow list   networks [MICRO_FILTER_IP_ALLOW]`,
 	} {

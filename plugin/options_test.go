@@ -163,6 +163,9 @@ func TestMaskURLs(t *testing.T) {
 		"amqp://guest:pass@host:5672/":        "amqp://guest:***@host:5672/",
 		`"http://u:p@ss@h/x": bad (flag --u)`: `"http://u:***@h/x": bad (flag --u)`,
 		"http://host:80/path":                 "http://host:80/path",
+		`address "bob:pass@h:9092": bad`:      `address "bob:***@h:9092": bad`,
+		"a=bob:p/a@ss@h:9092":                 "a=bob:***@h:9092",
+		"mail to a@b: refused":                "mail to a@b: refused",
 		"nothing":                             "nothing",
 	} {
 		require.Equal(t, want, maskURLs(text))

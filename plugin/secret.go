@@ -45,14 +45,19 @@ func (s *Secret) UnmarshalText(text []byte) error {
 	return nil
 }
 
-var urlPassword = regexp.MustCompile(`(://[^\s:/@]*:)[^\s"]*@`)
+var (
+	urlPassword = regexp.MustCompile(`(://[^\s:/@]*:)[^\s"]*@`)
+	password    = regexp.MustCompile(`((?:^|[\s"'(,=])[^\s:/@"'(),=]+:)[^\s/"@][^\s"]*@`) // of USER:PASSWORD@HOST
+)
 
-// maskURLs hides the passwords of URLs in text. Where two URLs share a line without a space it hides too much.
+// maskURLs hides the passwords of URLs, and of what was meant as one, in text. Where two of them share a line without a space
+// it hides too much.
 func maskURLs(text string) string {
-	if !strings.Contains(text, "://") {
+	if !strings.Contains(text, "@") {
 		return text
 	}
-	return urlPassword.ReplaceAllString(text, "${1}"+mask+"@")
+	text = urlPassword.ReplaceAllString(text, "${1}"+mask+"@")
+	return password.ReplaceAllString(text, "${1}"+mask+"@")
 }
 
 // maskSecrets hides every occurrence of secrets in text. One of less than four characters hides nothing: it would
