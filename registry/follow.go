@@ -73,19 +73,18 @@ func (f *Follower) run() {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 100 * time.Millisecond
 	pauses.MaxInterval = 10 * time.Second
-	told := false
+	failures := 0
 	for first := true; f.ctx.Err() == nil; first = false {
 		w, err := f.watch()
 		begun()
 		if err == nil {
-			told = false
+			failures = 0
 			err = f.follow(w, first, pauses)
 		}
 		if f.ctx.Err() != nil || errors.Is(err, ErrClosed) {
 			return
 		}
-		if !told {
-			told = true
+		if failures++; failures == 2 { // the first one a caller of the registry meets, too, or nobody does
 			f.log.Warn("the registry cannot be watched, what is known of it stays in use", "registry", f.reg.String(), "error", err)
 		}
 		select {

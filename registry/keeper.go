@@ -65,10 +65,10 @@ func Keep(reg Registry, s *Service, ttl, interval time.Duration, log *slog.Logge
 	}
 	k := &Keeper{
 		reg: reg, service: s.Clone(), ttl: ttl, interval: interval,
-		log:  log.With("registry", reg.String(), "service", s.Name),
+		log:  log.With("registry", reg.String(), "registration", s.Name),
 		lost: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), gone: make(chan struct{}),
 	}
-	k.follower = Follow(reg, k.log, k.notice, nil)
+	k.follower = Follow(reg, log, k.notice, nil)
 	<-k.follower.Begun()
 	if err := k.register(); err != nil {
 		k.follower.Stop()

@@ -35,6 +35,8 @@ type service micro.Settings
 func (a *app) run(ctx context.Context, args []string) int {
 	slog.SetLogLoggerLevel(slog.LevelWarn)
 	log.SetOutput(a.err)
+	log.SetFlags(0) // warnings look like those of the toolkit itself
+	log.SetPrefix("micro: ")
 	a.log = slog.Default()
 	a.loader = plugin.NewLoader(plugin.Linked)
 	a.loader.Section("", &service{})

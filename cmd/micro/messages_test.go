@@ -101,7 +101,7 @@ func TestMessagesRefused(t *testing.T) {
 		{[]string{"publish", "t", "-"}, "", "stdin holds no JSON", exitUsage},
 		{[]string{"publish", "t", "-"}, "1 2 x", "stdin is not JSON: value 3", exitUsage},
 		{[]string{"publish", "t", "1", "--header", "novalue"}, "", `--header "novalue" is no pair`, exitUsage},
-		{[]string{"publish", "a topic", "1"}, "", `publish to "a topic": `, exitUsage},
+		{[]string{"publish", "a topic", "1"}, "", `micro: publish to "a topic": topic`, exitUsage},
 		{[]string{"publish", "t", "1", "--header", "Micro-Secret=1"}, "", "Micro-", exitUsage},
 		{[]string{"publish", "t", `"` + strings.Repeat("x", 100) + `"`, "--broker-max-message", "64"}, "", "message too large", exitFailed},
 		{[]string{"subscribe"}, "", "takes 1 arguments, not 0\nhint: write micro subscribe TOPIC\n", exitUsage},
@@ -147,4 +147,15 @@ func TestPrintMessage(t *testing.T) {
 			require.Equal(t, test.json+"\n", out.String())
 		})
 	}
+}
+
+// TestServerAway has what plugins log look like what the toolkit says itself.
+func TestServerAway(t *testing.T) {
+	r := newMachine(t).micro("publish", "t", "1", "--registry=consul", "--registry-address=127.0.0.1:1")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.err, "micro: WARN ")
+	for line := range strings.Lines(r.err) {
+		require.True(t, strings.HasPrefix(line, "micro: "), line)
+	}
+	require.Equal(t, 1, strings.Count(r.err, "publish to"), r.err)
 }

@@ -110,7 +110,7 @@ func (a *app) showPlugin(name string) error {
 	case found == nil && near != "":
 		return usage("did you mean "+near+"?", "no plugin %q is linked", name)
 	case found == nil:
-		return usage("micro plugins lists them", "no plugin %q is linked", name)
+		return usage("micro plugins lists them, as KIND/NAME", "no plugin %q is linked", name)
 	case a.output == asJSON:
 		return a.printJSON(found)
 	}

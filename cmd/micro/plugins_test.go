@@ -132,7 +132,7 @@ func TestShowPlugin(t *testing.T) {
 	} {
 		require.Equal(t, near, nearestPlugin(name, []string{"broker/direct", "registry/local", "transport/tcp"}), name)
 	}
-	require.Equal(t, result{"", "micro: no plugin \"x\" is linked\nhint: micro plugins lists them\n", exitUsage}, m.micro("plugins", "show", "x"))
+	require.Equal(t, result{"", "micro: no plugin \"x\" is linked\nhint: micro plugins lists them, as KIND/NAME\n", exitUsage}, m.micro("plugins", "show", "x"))
 	require.Equal(t, exitUsage, m.micro("plugins", "show").code)
 }
 

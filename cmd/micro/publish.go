@@ -46,7 +46,7 @@ It returns when the broker has everything; what nobody has subscribed to is gone
 				}
 				m := &broker.Message{ID: broker.NewID(), Key: key, Header: headers, Body: body}
 				if err := b.Publish(cmd.Context(), args[0], m); err != nil {
-					return brokerError("publish to", args[0], err)
+					return brokerError(err)
 				}
 				if err := a.printPublished(args[0], m); err != nil {
 					return err

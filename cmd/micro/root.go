@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"strings"
 
@@ -24,6 +25,8 @@ func (a *app) rootCommand() *cobra.Command {
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if a.verbose {
 				slog.SetLogLoggerLevel(slog.LevelInfo)
+				log.SetFlags(log.LstdFlags)
+				log.SetPrefix("")
 			}
 		},
 	}

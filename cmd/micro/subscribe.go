@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"mime"
 	"unicode/utf8"
@@ -62,7 +61,7 @@ func (s *subscriber) run(ctx context.Context, topic string) error {
 	}
 	sub, err := b.Subscribe(ctx, topic, s.handle, opts...)
 	if err != nil {
-		return brokerError("subscribe to", topic, err)
+		return brokerError(err)
 	}
 	s.log.Info("subscribed", "topic", topic, "broker", b.String())
 	select {
@@ -133,8 +132,7 @@ func isJSON(m *broker.Message) bool {
 }
 
 // brokerError tells what the user got wrong from what went wrong.
-func brokerError(did, topic string, err error) error {
-	err = fmt.Errorf("%s %q: %w", did, topic, err)
+func brokerError(err error) error {
 	if errors.Is(err, broker.ErrInvalid) || errors.Is(err, broker.ErrUnsupported) {
 		return &failure{code: exitUsage, err: err}
 	}
