@@ -151,7 +151,8 @@ func TestPrintMessage(t *testing.T) {
 
 // TestServerAway has what plugins log look like what the toolkit says itself.
 func TestServerAway(t *testing.T) {
-	r := newMachine(t).micro("publish", "t", "1", "--registry=consul", "--registry-address=127.0.0.1:1")
+	m := &machine{t: t} // without the directory of the local registry
+	r := m.micro("publish", "t", "1", "--registry=consul", "--registry-address=127.0.0.1:1")
 	require.Equal(t, exitFailed, r.code)
 	require.Contains(t, r.err, "micro: WARN ")
 	for line := range strings.Lines(r.err) {
