@@ -77,6 +77,14 @@ func TestProgress(t *testing.T) {
 	require.EqualValues(t, 9, offset)
 }
 
+func TestAllMistakesAreNamed(t *testing.T) {
+	err := Config{Address: []string{"a", "b:1", "c"}, Start: "first", Drain: -1}.Validate()
+	require.EqualError(t, err, `address "a": want HOST:PORT
+address "c": want HOST:PORT
+start "first": want newest or oldest
+drain -1ns: want more than 0`)
+}
+
 // TestSilentPeerIsNotReadForEver is for what kafka-go reads without a limit: the answers of SASL.
 func TestSilentPeerIsNotReadForEver(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

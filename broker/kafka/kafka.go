@@ -60,44 +60,34 @@ var (
 	}
 )
 
-// Validate implements plugin's check of settings.
+// Validate is asked when the settings are loaded; it names every mistake.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	for _, addr := range c.Address {
-		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
-			return fmt.Errorf("address %q: want HOST:PORT", addr)
+	var errs []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	_, known := compressions[c.Compression]
-	switch {
-	case !slices.Contains(mechanisms, c.Mechanism):
-		return fmt.Errorf("mechanism %q: want plain, scram-sha-256 or scram-sha-512", c.Mechanism)
-	case c.User == "" && c.Password.Reveal() != "":
-		return errors.New("password without user: set user too")
-	case !known:
-		return fmt.Errorf("compression %q: want none, gzip, snappy, lz4 or zstd", c.Compression)
-	case c.MissingTopics != "create" && c.MissingTopics != "fail":
-		return fmt.Errorf("missing-topics %q: want create or fail", c.MissingTopics)
-	case c.Start != "newest" && c.Start != "oldest":
-		return fmt.Errorf("start %q: want newest or oldest", c.Start)
-	case c.Timeout < 0:
-		return fmt.Errorf("timeout %s: want more than 0", c.Timeout)
-	case c.MaxMessage < 0:
-		return fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage)
-	case c.Partitions < 0:
-		return fmt.Errorf("partitions %d: want at least 1", c.Partitions)
-	case c.Replication < 0:
-		return fmt.Errorf("replication %d: want at least 1, or 0 for the servers' default", c.Replication)
-	case c.Session < time.Second:
-		return fmt.Errorf("session %s: want at least 1s", c.Session)
-	case c.Buffer < 0:
-		return fmt.Errorf("buffer %d: want at least 1", c.Buffer)
-	case c.BufferSize < 0:
-		return fmt.Errorf("buffer-size %d: want at least 1B", c.BufferSize)
-	case c.Drain < 0:
-		return fmt.Errorf("drain %s: want more than 0", c.Drain)
+	for _, addr := range c.Address {
+		host, port, err := net.SplitHostPort(addr)
+		want(err == nil && host != "" && port != "", "address %q: want HOST:PORT", addr)
 	}
-	return nil
+	_, known := compressions[c.Compression]
+	want(slices.Contains(mechanisms, c.Mechanism), "mechanism %q: want plain, scram-sha-256 or scram-sha-512", c.Mechanism)
+	want(c.User != "" || c.Password.Reveal() == "", "password without user: set user too")
+	want(known, "compression %q: want none, gzip, snappy, lz4 or zstd", c.Compression)
+	want(c.MissingTopics == "create" || c.MissingTopics == "fail", "missing-topics %q: want create or fail", c.MissingTopics)
+	want(c.Start == "newest" || c.Start == "oldest", "start %q: want newest or oldest", c.Start)
+	want(c.Timeout > 0, "timeout %s: want more than 0", c.Timeout)
+	want(c.MaxMessage > 0, "max-message %d: want at least 1B", c.MaxMessage)
+	want(c.Partitions > 0, "partitions %d: want at least 1", c.Partitions)
+	want(c.Replication >= 0, "replication %d: want at least 1, or 0 for the servers' default", c.Replication)
+	want(c.Session >= time.Second, "session %s: want at least 1s", c.Session)
+	want(c.Buffer > 0, "buffer %d: want at least 1", c.Buffer)
+	want(c.BufferSize > 0, "buffer-size %d: want at least 1B", c.BufferSize)
+	want(c.Drain > 0, "drain %s: want more than 0", c.Drain)
+	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
