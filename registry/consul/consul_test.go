@@ -3,15 +3,11 @@
 package consul
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -56,8 +52,7 @@ func child(text string) error {
 	if _, err := registry.Keep(r, j.Service, j.TTL, j.Interval, nil); err != nil {
 		return err
 	}
-	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
+	registrytest.Ready()
 	return nil
 }
 
@@ -69,25 +64,7 @@ func spawn(t *testing.T, j job) registrytest.Process {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() {
-		require.NoError(t, cmd.Process.Kill())
-		require.ErrorContains(t, cmd.Wait(), "killed")
-		_ = stdin.Close()
-	})
-	t.Cleanup(kill)
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "ready\n", line)
-	return registrytest.Process{
-		Kill:     kill,
-		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
-		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
-	}
+	return registrytest.Start(t, cmd)
 }
 
 // settings are the defaults, for the given agents.

@@ -3,7 +3,6 @@
 package local
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -64,8 +63,7 @@ func child(text string) error {
 	if _, err := registry.Keep(r, j.Service, j.TTL, 0, nil); err != nil {
 		return err
 	}
-	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
+	registrytest.Ready()
 	return nil
 }
 
@@ -81,26 +79,7 @@ func command(t *testing.T, j job) *exec.Cmd {
 }
 
 func spawn(t *testing.T, j job) registrytest.Process {
-	cmd := command(t, j)
-	stdin, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() {
-		require.NoError(t, cmd.Process.Kill())
-		require.ErrorContains(t, cmd.Wait(), "killed")
-		_ = stdin.Close()
-	})
-	t.Cleanup(kill)
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	require.Equal(t, "ready\n", line)
-	return registrytest.Process{
-		Kill:     kill,
-		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
-		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
-	}
+	return registrytest.Start(t, command(t, j))
 }
 
 // notifiers are all ways in which Watch can learn of changes.

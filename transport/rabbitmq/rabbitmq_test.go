@@ -3,14 +3,11 @@
 package rabbitmq
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -126,22 +123,7 @@ func init() {
 func (r *rig) spawn(t testing.TB) transporttest.Process {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), echoProcess+"="+r.Addr)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() {
-		require.NoError(t, cmd.Process.Kill())
-		require.ErrorContains(t, cmd.Wait(), "killed")
-	})
-	t.Cleanup(kill)
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	return transporttest.Process{
-		Addr:     strings.TrimSpace(addr),
-		Kill:     kill,
-		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
-		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
-	}
+	return transporttest.Start(t, cmd)
 }
 
 func TestConformance(t *testing.T) {

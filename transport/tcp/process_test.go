@@ -3,17 +3,11 @@
 package tcp
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport/transporttest"
@@ -43,20 +37,5 @@ func init() {
 func spawnProcess(t testing.TB) transporttest.Process {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), echoProcess+"=yes")
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() {
-		require.NoError(t, cmd.Process.Kill())
-		require.ErrorContains(t, cmd.Wait(), "killed")
-	})
-	t.Cleanup(kill)
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	return transporttest.Process{
-		Addr:     strings.TrimSpace(addr),
-		Kill:     kill,
-		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
-		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
-	}
+	return transporttest.Start(t, cmd)
 }

@@ -3,7 +3,6 @@
 package transporttest_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -292,22 +290,7 @@ func spawn(t testing.TB) transporttest.Process {
 	require.NoError(t, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), echoEnv+"=yes")
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	kill := sync.OnceFunc(func() {
-		require.NoError(t, cmd.Process.Kill())
-		_ = cmd.Wait()
-	})
-	t.Cleanup(kill)
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	return transporttest.Process{
-		Addr:     strings.TrimSpace(addr),
-		Kill:     kill,
-		Stop:     func() { require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) },
-		Continue: func() { require.NoError(t, cmd.Process.Signal(syscall.SIGCONT)) },
-	}
+	return transporttest.Start(t, cmd)
 }
 
 // network is the memory transport, with faults, and TCP to other processes.
