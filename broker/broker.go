@@ -125,7 +125,8 @@ func Concurrency(n int) SubscribeOption { return func(o *SubscribeOptions) { o.C
 // Retry replaces DefaultRetry.
 func Retry(p RetryPolicy) SubscribeOption { return func(o *SubscribeOptions) { o.Retry = p } }
 
-// DeadLetter names the topic for messages that failed as often as Retry allows.
+// DeadLetter names the topic for messages that failed as often as Retry allows. It keeps them as it keeps what is published
+// to it by others: for who is subscribed, and on a broker that is Durable for its groups.
 func DeadLetter(topic string) SubscribeOption {
 	return func(o *SubscribeOptions) { o.DeadLetter = topic }
 }
