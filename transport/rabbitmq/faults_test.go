@@ -44,6 +44,7 @@ func TestServer(t *testing.T) {
 		{"connections beyond the limit are refused", tooMany},
 		{"a dialer that gives up leaves nothing behind", givesUp},
 		{"a transport that is closed tells its peers", closes},
+		{"Close ends a Listen and a Dial that are under way", closesEarly},
 		{"a process can dial itself", itself},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -528,6 +529,39 @@ func closes(t *testing.T, r *rig) {
 	require.ErrorIs(t, err, transport.ErrClosed)
 	_, err = tr.Listen(soon(t), "")
 	require.ErrorIs(t, err, transport.ErrClosed)
+}
+
+// closesEarly has calls that wait for a server that says nothing: for a connection to it, and over one.
+func closesEarly(t *testing.T, r *rig) {
+	for _, connected := range []bool{false, true} {
+		tr := r.open(t)
+		if connected {
+			_, err := tr.connected(soon(t))
+			require.NoError(t, err)
+		}
+		p := r.proxy(tr)
+		p.Blackhole()
+		listened, dialed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := tr.Listen(soon(t), "micro.early")
+			listened <- err
+		}()
+		go func() {
+			_, err := tr.Dial(soon(t), "micro.early")
+			dialed <- err
+		}()
+		require.Eventually(t, func() bool {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			return tr.attempt != nil && tr.listeners["micro.early"] != nil
+		}, 10*time.Second, time.Millisecond)
+		began := time.Now()
+		require.NoError(t, tr.Close())
+		require.Less(t, time.Since(began), 5*time.Second)
+		require.ErrorIs(t, <-listened, transport.ErrClosed)
+		require.ErrorIs(t, <-dialed, transport.ErrClosed)
+		p.Close()
+	}
 }
 
 func itself(t *testing.T, r *rig) {

@@ -23,11 +23,13 @@ func (t *Transport) Listen(ctx context.Context, addr string, opts ...transport.L
 		return nil, fmt.Errorf("listen at %q: %w", addr, err)
 	}
 	l := &listener{transport: t, addr: addr, limit: int(t.config.MaxMessage), opening: map[*conn]struct{}{}, news: make(chan struct{}, 1), done: make(chan struct{})}
+	l.ctx, l.cancel = context.WithCancel(t.ctx)
 	if o := transport.NewListenOptions(opts...); o.MaxMessage > 0 {
 		l.limit = min(o.MaxMessage, math.MaxInt32)
 	}
 	if err := l.begin(ctx); err != nil {
-		return nil, fmt.Errorf("listen at %s: %w", addr, err)
+		l.cancel()
+		return nil, fmt.Errorf("listen at %s: %w", addr, t.orClosed(err))
 	}
 	return l, nil
 }
@@ -54,20 +56,41 @@ type listener struct {
 func (l *listener) begin(ctx context.Context) error {
 	t := l.transport
 	// RabbitMQ lets a connection declare its own exclusive queue again.
+	if err := t.remember(l); err != nil {
+		return err
+	}
+	link, q, err := l.declare(ctx)
+	if err == nil && !l.start(link, q) {
+		l.remove(link, q)
+		err = transport.ErrClosed
+	}
+	if err != nil {
+		t.forget(l)
+	}
+	return err
+}
+
+// start serves the queue, unless the transport was closed while it was declared.
+func (l *listener) start(link *link, q *queue) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.running.Go(func() { l.run(link, q) })
+	}
+	return !l.closed
+}
+
+// remember has Close close l.
+func (t *Transport) remember(l *listener) error {
 	t.mu.Lock()
-	if t.listeners[l.addr] != nil {
-		t.mu.Unlock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+		return transport.ErrClosed
+	case t.listeners[l.addr] != nil:
 		return fmt.Errorf("%w: this process listens there", transport.ErrAddrInUse)
 	}
 	t.listeners[l.addr] = l
-	t.mu.Unlock()
-	link, q, err := l.declare(ctx)
-	if err != nil {
-		t.forget(l)
-		return err
-	}
-	l.ctx, l.cancel = context.WithCancel(t.ctx)
-	l.running.Go(func() { l.run(link, q) })
 	return nil
 }
 

@@ -101,8 +101,10 @@ type Transport struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	close  sync.Once
 
 	mu        sync.Mutex
+	closed    bool                 // or about to be: nothing new begins
 	attempt   *attempt             // to connect: the one that is under way, or was last
 	listeners map[string]*listener // by address
 }
@@ -134,7 +136,13 @@ func (t *Transport) String() string { return "rabbitmq" }
 
 // Close ends all connections and listeners, after what was sent, and removes the queues.
 func (t *Transport) Close() error {
+	t.close.Do(t.shutdown)
+	return nil
+}
+
+func (t *Transport) shutdown() {
 	t.mu.Lock()
+	t.closed = true
 	var listeners []*listener
 	for _, l := range t.listeners {
 		listeners = append(listeners, l)
@@ -145,7 +153,16 @@ func (t *Transport) Close() error {
 	}
 	t.cancel()
 	t.work.Wait()
-	return nil
+}
+
+// orClosed is err, or that t was closed: whatever failed then, it is the reason.
+func (t *Transport) orClosed(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil && t.closed {
+		return transport.ErrClosed
+	}
+	return err
 }
 
 // Dial implements transport.Transport.
@@ -155,7 +172,7 @@ func (t *Transport) Dial(ctx context.Context, addr string, opts ...transport.Dia
 	}
 	l, err := t.connected(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+		return nil, fmt.Errorf("dial %s: %w", addr, t.orClosed(err))
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
 	defer cancel()
@@ -165,7 +182,7 @@ func (t *Transport) Dial(ctx context.Context, addr string, opts ...transport.Dia
 	}
 	c, err := l.dial(ctx, addr, limit)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+		return nil, fmt.Errorf("dial %s: %w", addr, t.orClosed(err))
 	}
 	return c, nil
 }
@@ -197,7 +214,7 @@ func (t *Transport) connected(ctx context.Context) (*link, error) {
 		return nil, ctx.Err()
 	}
 	t.mu.Lock()
-	if t.ctx.Err() != nil {
+	if t.closed {
 		t.mu.Unlock()
 		return nil, transport.ErrClosed
 	}
