@@ -69,7 +69,7 @@ func (c Config) sasl() (sasl.Mechanism, error) {
 	}
 	mechanism, err := scram.Mechanism(algorithm, c.User, c.Password.Reveal())
 	if err != nil {
-		return nil, errors.New("user and password cannot be used with SCRAM: they have characters that it forbids")
+		return nil, errors.New("--broker-user or --broker-password has characters that SCRAM forbids")
 	}
 	return mechanism, nil
 }
@@ -136,18 +136,30 @@ func (c *cluster) gaveUp(ctx context.Context, last error) error {
 		if last == nil || errors.Is(last, err) {
 			return c.at(err)
 		}
-		return fmt.Errorf("%w; before that: %w", err, c.at(last))
+		return c.where(fmt.Errorf("%w; before that: %w", err, c.explain(last)))
 	}
 	if last == nil || errors.Is(last, os.ErrDeadlineExceeded) || errors.Is(last, context.DeadlineExceeded) {
-		return c.at(fmt.Errorf("no answer within %s: %w", c.config.Timeout, context.DeadlineExceeded))
+		what := "no answer"
+		if !c.conns.reached.Load() {
+			what = "no connection"
+		}
+		return c.at(fmt.Errorf("%s within %s: %w", what, c.config.Timeout, context.DeadlineExceeded))
 	}
-	return fmt.Errorf("tried for %s: %w", c.config.Timeout, c.at(last))
+	return c.where(fmt.Errorf("tried for %s: %w", c.config.Timeout, c.explain(last)))
 }
 
 // at says which servers answered so, or did not, and what that means.
-func (c *cluster) at(err error) error {
-	err = c.config.explain(err, c.met.Load())
-	return fmt.Errorf("%s: %w", strings.Join(c.config.Address, ", "), err)
+func (c *cluster) at(err error) error { return c.where(c.explain(err)) }
+
+func (c *cluster) where(err error) error {
+	return fmt.Errorf("broker kafka at %s: %w", strings.Join(c.config.Address, ", "), err)
+}
+
+func (c *cluster) explain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && !c.conns.reached.Load() {
+		return fmt.Errorf("%w: check --broker-address", err)
+	}
+	return c.config.explain(err, c.met.Load())
 }
 
 // refresh makes the next request learn anew where everything is. kafka-go knows no other way than to forget its
@@ -203,8 +215,8 @@ func (c *cluster) topic(ctx context.Context, topic string) (n int, err error) {
 			return err
 		}
 		if c.config.MissingTopics == "fail" {
-			return stop{fmt.Errorf("the topic %q does not exist (or user %s may not see it): create it, as by kafka-topics.sh --create --topic %s, or set missing-topics to create: %w",
-				topic, c.config.user(), topic, err)}
+			return stop{fmt.Errorf("the topic %q does not exist, or %s may not see it: create it, as by kafka-topics.sh --create --topic %s, or set --broker-missing-topics to create (%w)",
+				topic, c.config.who(), topic, err)}
 		}
 		if err := c.create(ctx, topic); err != nil {
 			return err

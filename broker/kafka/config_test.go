@@ -3,6 +3,7 @@
 package kafka
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -42,7 +44,7 @@ func TestBadConfig(t *testing.T) {
 		"buffer -1":                        {Buffer: -1},
 		"buffer-size -1":                   {BufferSize: -1},
 		"drain -1s":                        {Drain: -time.Second},
-		"user and password cannot be used": {User: "a", Password: plugin.NewSecret("b\x00"), Mechanism: "scram-sha-256"},
+		"characters that SCRAM forbids":    {User: "a", Password: plugin.NewSecret("b\x00"), Mechanism: "scram-sha-256"},
 		"/none":                            {TLS: plugin.TLS{CA: "/none"}},
 	} {
 		_, err := New(new(plugin.Env), c)
@@ -83,6 +85,18 @@ func TestAllMistakesAreNamed(t *testing.T) {
 address "c": want HOST:PORT
 start "first": want newest or oldest
 drain -1ns: want more than 0`)
+}
+
+// TestNoConnection is not taken for a server that does not answer.
+func TestNoConnection(t *testing.T) {
+	b := open(t, Config{Address: []string{"lost:1"}, Timeout: 100 * time.Millisecond})
+	defer b.Close()
+	b.cluster.conns.dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	err := b.Publish(t.Context(), "t", &broker.Message{})
+	require.EqualError(t, err, `publish to "t": broker kafka at lost:1: no connection within 100ms: context deadline exceeded: check --broker-address`)
 }
 
 // TestSilentPeerIsNotReadForEver is for what kafka-go reads without a limit: the answers of SASL.

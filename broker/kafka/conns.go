@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type conns struct {
 
 	dialing context.Context // ends with close
 	end     context.CancelFunc
+	reached atomic.Bool // somebody has accepted a connection
 
 	mu   sync.Mutex
 	open map[*conn]struct{}
@@ -41,6 +43,7 @@ func (c *conns) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
+	c.reached.Store(true)
 	n := &conn{Conn: raw, owner: c}
 	c.mu.Lock()
 	defer c.mu.Unlock()

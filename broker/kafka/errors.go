@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -39,48 +41,69 @@ type stop struct{ error }
 
 func (s stop) Unwrap() error { return s.error }
 
-// explain says what an error of the server or of the connection means here; met, if a server has answered before.
+// explain says what an error of the server or of the connection means here, and which options to look at; met, if a server of
+// Kafka has answered before: otherwise it may be something else that listens there.
 func (c Config) explain(err error, met bool) error {
 	var untrusted *tls.CertificateVerificationError
+	var name x509.HostnameError
 	var noTLS tls.RecordHeaderError
-	hint := ""
+	var op *net.OpError
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, kafka.SASLAuthenticationFailed):
-		hint = fmt.Sprintf("the user %q is refused: check user, password and mechanism (%s)", c.User, c.Mechanism)
+		return fmt.Errorf("user %q or the password is wrong, or not for the mechanism %s: check --broker-user, --broker-password and --broker-mechanism (%w)", c.User, c.Mechanism, err)
 	case errors.Is(err, kafka.UnsupportedSASLMechanism):
-		hint = fmt.Sprintf("the server does not have the mechanism %s: set another mechanism", c.Mechanism)
+		return fmt.Errorf("the server does not have the mechanism %s: set --broker-mechanism to another (%w)", c.Mechanism, err)
 	case errors.Is(err, kafka.IllegalSASLState):
-		hint = "the port does not ask for a user: leave user and password out, or use another port"
+		return fmt.Errorf("the port does not ask for a user: leave out --broker-user and --broker-password, or set --broker-address to another port (%w)", err)
 	case errors.Is(err, kafka.TopicAuthorizationFailed):
-		hint = "the user " + c.user() + " lacks a right on the topic: grant it Read, Write, Describe, or Create for topics that are missing"
+		return fmt.Errorf("%s lacks a right on the topic: grant Read, Write and Describe, and Create for topics that are missing (%w)", c.who(), err)
 	case errors.Is(err, kafka.GroupAuthorizationFailed):
-		hint = "the user " + c.user() + " lacks the right Read on the group"
+		return fmt.Errorf("%s lacks the right Read on the group (%w)", c.who(), err)
 	case errors.Is(err, kafka.ClusterAuthorizationFailed):
-		hint = "the user " + c.user() + " lacks a right on the cluster"
-	case errors.As(err, &untrusted):
-		hint = "the server's certificate is not trusted: set tls-ca, or tls-server-name"
-	case errors.As(err, &noTLS):
-		hint = "the port does not speak TLS"
+		return fmt.Errorf("%s lacks a right on the cluster (%w)", c.who(), err)
 	case errors.Is(err, kafka.InvalidReplicationFactor):
-		hint = "there are fewer servers than replicas: set replication"
-	case lost(err) && !met && c.TLS.Enabled():
-		hint = "the server ended the connection: does the port speak TLS?"
-	case lost(err) && !met && c.User == "":
-		hint = "the server ended the connection: does the port want TLS (tls-enable), or a user?"
-	}
-	if hint == "" {
+		return fmt.Errorf("there are fewer servers than replicas: set --broker-replication (%w)", err)
+	case errors.As(err, &name):
+		return fmt.Errorf("%w: set --broker-tls-server-name to a name that the certificate is for", err)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w: set --broker-tls-ca to the certificates of the server's authorities", err)
+	case errors.As(err, &noTLS):
+		return fmt.Errorf("%w: does the server take TLS at that port?", err)
+	case errors.As(err, &op) && op.Op == "remote error":
+		return fmt.Errorf("%w: does the server ask for a certificate (--broker-tls-cert, --broker-tls-key)?", err)
+	case errors.As(err, &op) && op.Op == "dial" && !met:
+		return fmt.Errorf("%w: check --broker-address", op)
+	case errors.As(err, &op) && op.Op == "dial":
+		return op // kafka-go tells the address once more
+	case met:
 		return err
+	case lost(err):
+		return fmt.Errorf("the server ended the connection: %s (%w)", c.guess(), err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s", err, c.guess())
 	}
-	return fmt.Errorf("%s: %w", hint, err)
+	return err
 }
 
-func (c Config) user() string {
-	if c.User == "" {
-		return "nobody (none is set)"
+// guess is why there is a connection, but no answer that could be read.
+func (c Config) guess() string {
+	switch {
+	case c.TLS.Enabled():
+		return "is it Kafka that listens there, and does it take TLS at that port?"
+	case c.User == "":
+		return "is it Kafka that listens there, and does the port want TLS (--broker-tls-enable), or a user (--broker-user)?"
 	}
-	return fmt.Sprintf("%q", c.User)
+	return "is it Kafka that listens there, and does the port want TLS (--broker-tls-enable)?"
+}
+
+// who is how the servers see this client.
+func (c Config) who() string {
+	if c.User == "" {
+		return "a client without --broker-user"
+	}
+	return fmt.Sprintf("user %q", c.User)
 }
 
 func lost(err error) bool {

@@ -182,7 +182,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, msgs ...*broker.Mess
 // Micro's own.
 func (b *Broker) publish(ctx context.Context, topic string, msgs ...*broker.Message) error {
 	if err := b.producer.publish(ctx, topic, msgs); err != nil {
-		return fmt.Errorf("kafka broker: publish to %q: %w", topic, err)
+		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
 	return nil
 }
@@ -196,7 +196,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, h broker.Handler, 
 	}
 	s, err := b.subscribe(ctx, topic, h, o)
 	if err != nil {
-		return nil, fmt.Errorf("kafka broker: subscribe to %q: %w", topic, err)
+		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
 	}
 	return s, nil
 }

@@ -8,8 +8,11 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,28 +117,32 @@ func TestSecurity(t *testing.T) {
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	nobody.Close()
+	web := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(web.Close)
 	foreign := testcert.New(t)
 	for name, refused := range map[string]struct {
 		config Config
 		topic  string
 		says   []string
 	}{
-		"unreachable":         {Config{Address: []string{nobody.Addr().String()}}, "our-x", []string{nobody.Addr().String(), "connection refused"}},
-		"silent":              {Config{Address: []string{silent.Addr().String()}}, "our-x", []string{silent.Addr().String(), "no answer within 2s"}},
-		"wrong password":      {user("micro", password+"!", ""), "our-x", []string{s.SASL, `the user "micro" is refused`, "check user, password and mechanism (plain)"}},
-		"wrong SCRAM":         {user("micro", password+"!", "scram-sha-512"), "our-x", []string{s.SASL, `the user "micro" is refused`, "(scram-sha-512)"}},
-		"unknown user":        {user("nobody", password, "scram-sha-256"), "our-x", []string{s.SASL, `the user "nobody" is refused`}},
-		"no user":             {Config{Address: []string{s.SASL}}, "our-x", []string{s.SASL, "or a user?"}},
-		"user for open port":  {Config{Address: []string{s.Addr}, User: "micro", Password: plugin.NewSecret(password)}, "our-x", []string{s.Addr, "does not ask for a user"}},
-		"unknown authority":   {Config{Address: []string{s.TLS}, TLS: plugin.TLS{CA: foreign.File}}, "our-x", []string{s.TLS, "is not trusted: set tls-ca", "unknown authority"}},
-		"system's authority":  {Config{Address: []string{s.TLS}, TLS: plugin.TLS{Enable: true}}, "our-x", []string{s.TLS, "is not trusted: set tls-ca"}},
-		"plain to TLS":        {Config{Address: []string{s.TLS}}, "our-x", []string{s.TLS, "does the port want TLS (tls-enable)"}},
-		"TLS to plain":        {Config{Address: []string{s.Addr}, TLS: own}, "our-x", []string{s.Addr, "does the port speak TLS?"}},
-		"no right to create":  {user("stranger", password, ""), "our-y", []string{s.SASL, `the user "stranger" lacks a right on the topic`, "our-y"}},
-		"no right on a topic": {user("stranger", password, ""), "theirs", []string{s.SASL, `the user "stranger" lacks a right on the topic`, "theirs"}},
+		"unreachable":         {Config{Address: []string{nobody.Addr().String()}}, "our-x", []string{nobody.Addr().String(), "connection refused: check --broker-address"}},
+		"silent":              {Config{Address: []string{silent.Addr().String()}}, "our-x", []string{silent.Addr().String(), "no answer within 2s", "is it Kafka that listens there, and does the port want TLS (--broker-tls-enable)"}},
+		"not Kafka":           {Config{Address: []string{web.Listener.Addr().String()}}, "our-x", []string{web.Listener.Addr().String(), "is it Kafka that listens there"}},
+		"not for that name":   {Config{Address: []string{s.TLS}, TLS: plugin.TLS{CA: own.CA, ServerName: "elsewhere"}}, "our-x", []string{s.TLS, "elsewhere: set --broker-tls-server-name"}},
+		"wrong password":      {user("micro", password+"!", ""), "our-x", []string{s.SASL, `user "micro" or the password is wrong, or not for the mechanism plain`, "--broker-user, --broker-password and --broker-mechanism"}},
+		"wrong SCRAM":         {user("micro", password+"!", "scram-sha-512"), "our-x", []string{s.SASL, `user "micro" or the password is wrong`, "scram-sha-512"}},
+		"unknown user":        {user("nobody", password, "scram-sha-256"), "our-x", []string{s.SASL, `user "nobody" or the password is wrong`}},
+		"no user":             {Config{Address: []string{s.SASL}}, "our-x", []string{s.SASL, "or a user (--broker-user)?"}},
+		"user for open port":  {Config{Address: []string{s.Addr}, User: "micro", Password: plugin.NewSecret(password)}, "our-x", []string{s.Addr, "does not ask for a user: leave out --broker-user"}},
+		"unknown authority":   {Config{Address: []string{s.TLS}, TLS: plugin.TLS{CA: foreign.File}}, "our-x", []string{s.TLS, "unknown authority", "set --broker-tls-ca"}},
+		"system's authority":  {Config{Address: []string{s.TLS}, TLS: plugin.TLS{Enable: true}}, "our-x", []string{s.TLS, "unknown authority: set --broker-tls-ca"}},
+		"plain to TLS":        {Config{Address: []string{s.TLS}}, "our-x", []string{s.TLS, "does the port want TLS (--broker-tls-enable)"}},
+		"TLS to plain":        {Config{Address: []string{s.Addr}, TLS: own}, "our-x", []string{s.Addr, "does it take TLS at that port?"}},
+		"no right to create":  {user("stranger", password, ""), "our-y", []string{s.SASL, `user "stranger" lacks a right on the topic`, "our-y"}},
+		"no right on a topic": {user("stranger", password, ""), "theirs", []string{s.SASL, `user "stranger" lacks a right on the topic`, "theirs"}},
 		"missing topic": {
 			Config{Address: []string{s.Addr}, MissingTopics: "fail"}, "our-none",
-			[]string{s.Addr, `the topic "our-none" does not exist`, "kafka-topics.sh --create", "missing-topics"},
+			[]string{s.Addr, `the topic "our-none" does not exist`, "kafka-topics.sh --create", "--broker-missing-topics", "a client without --broker-user may not see it"},
 		},
 	} {
 		t.Run("refused: "+name, func(t *testing.T) {
@@ -162,10 +169,11 @@ func TestSecurity(t *testing.T) {
 				err := <-results
 				require.Less(t, time.Since(begun), 2*c.Timeout)
 				require.Error(t, err)
-				for _, says := range append(refused.says, "kafka broker: ") {
+				for _, says := range append(refused.says, "broker kafka at ") {
 					require.ErrorContains(t, err, says)
 				}
 				require.NotContains(t, err.Error(), password)
+				require.Equal(t, 1, strings.Count(err.Error(), refused.topic+`": broker kafka at`), err)
 			}
 		})
 	}
@@ -173,7 +181,7 @@ func TestSecurity(t *testing.T) {
 		b := open(t, user("micro", password, ""))
 		defer b.Close()
 		_, err := b.Subscribe(t.Context(), "our-x", func(context.Context, *broker.Message) error { return nil }, broker.Group("theirs"))
-		require.ErrorContains(t, err, `the user "micro" lacks the right Read on the group`)
+		require.ErrorContains(t, err, `user "micro" lacks the right Read on the group`)
 		require.ErrorContains(t, err, s.SASL)
 	})
 }
