@@ -11,9 +11,13 @@ import (
 
 // What all publishers and subscribers must agree on.
 const (
-	partitions    = 8   // queues of a group for messages with keys
-	deliveryLimit = 100 // times that a message may be given back
-	maxName       = 255 // bytes, of AMQP
+	partitions = 8   // queues of a group for messages with keys
+	maxName    = 255 // bytes, of AMQP
+
+	// deliveryLimit is how often a message may be given back. The server counts all that a member had when it left, most
+	// of which no handler ever saw, so a limit that is reached takes good messages away. Left out, it is 20 since
+	// RabbitMQ 4.0. It is no less than what a message goes through in years; a policy can set less.
+	deliveryLimit = 1_000_000
 
 	deadName = "micro::dead" // of the exchange and the queue for what was given back too often; no topic has that name
 )
