@@ -19,8 +19,7 @@
 //   - Publish returns nil when the server has confirmed that the messages are in all queues of the topic. When the
 //     connection is lost before that, they are published again, with the same ID, until ctx ends. What is published to a
 //     topic without any queue is gone, and that is no error, unless Config.Mandatory says so. While the server is short
-//     of memory or disk, Publish waits, and says why when ctx ends. A program that begins while the server is down does
-//     not wait: New fails at once, and says why.
+//     of memory or disk, Publish waits, and says why when ctx ends.
 //   - What a group has not acked is kept, while it has no members as well, and over restarts of the server. RabbitMQ
 //     3.10 on a single node, killed within a second of the first subscription of a group, may break its queues: then
 //     they have to be deleted.
@@ -43,7 +42,6 @@ package rabbitmq
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -65,17 +63,15 @@ type Config struct {
 
 // Validate implements plugin's check of settings.
 func (c Config) Validate() error {
-	errs := c.Problems()
-	if c.Prefetch < 0 || c.Prefetch > maxPrefetch {
-		errs = append(errs, fmt.Errorf("prefetch %d: want 1 to %d", c.Prefetch, maxPrefetch))
+	switch {
+	case c.Prefetch < 0 || c.Prefetch > maxPrefetch:
+		return fmt.Errorf("prefetch %d: want 1 to %d", c.Prefetch, maxPrefetch)
+	case c.MaxMessage < 0:
+		return fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage)
+	case c.Drain < 0:
+		return fmt.Errorf("drain %s: want more than 0", c.Drain)
 	}
-	if c.MaxMessage < 0 {
-		errs = append(errs, fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage))
-	}
-	if c.Drain < 0 {
-		errs = append(errs, fmt.Errorf("drain %s: want more than 0", c.Drain))
-	}
-	return errors.Join(errs...)
+	return c.Config.Validate()
 }
 
 func (c Config) withDefaults() Config {
@@ -116,25 +112,25 @@ var (
 	_ broker.Capable = (*Broker)(nil)
 )
 
-// New connects, and fails at once if that is not possible. Closing is cut short when env's context ends.
+// New connects, and fails if that is not possible. Closing is cut short when env's context ends.
 func New(env *plugin.Env, c Config) (broker.Broker, error) {
 	return open(env.Context(), c, env.Logger())
 }
 
 func open(ctx context.Context, c Config, log *slog.Logger) (*Broker, error) {
 	if err := c.Validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("rabbitmq broker: %w", err)
 	}
 	c = c.withDefaults()
 	dialer, err := amqp.NewDialer("broker", c.Config, log)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("rabbitmq broker: %w", err)
 	}
 	b := &Broker{config: c, log: log, patience: ctx, subs: broker.NewSubscriptions((*subscription).close)}
 	b.open, b.release = context.WithCancelCause(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
-	b.publish = newPublisher(dialer, c)
-	b.consume = newConsumers(dialer)
+	b.publish = newPublisher(dialer, c, log)
+	b.consume = newConsumers(dialer, log)
 	if err := b.publish.start(ctx); err != nil {
 		b.release(broker.ErrClosed)
 		return nil, err
