@@ -2,6 +2,10 @@ package main
 
 import (
 	"fmt"
+	"go/build"
+	"go/doc/comment"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,18 +92,49 @@ func docPage(k plugin.KindInfo, p plugin.PluginInfo) string {
 	}
 	if len(p.Options) == 0 {
 		b.WriteString("\nIt has no options.\n")
-		return b.String()
+	} else {
+		writeOptions(&b, p.Options)
 	}
+	if text := packageComment(p.Package); text != "" {
+		fmt.Fprintf(&b, "\n## What to know\n\n%s", text)
+	}
+	return b.String()
+}
+
+func writeOptions(b *strings.Builder, options []plugin.OptionInfo) {
 	b.WriteString("\n## Options\n\n| option | type | default | what it does | flag | environment |\n| --- | --- | --- | --- | --- | --- |\n")
-	for _, o := range p.Options {
+	for _, o := range options {
 		flag, env := code(o.Flag), code(o.Env)
 		if o.Secret {
 			flag += " or " + code(o.Flag+"-file")
 			env += " or " + code(o.Env+"_FILE")
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", code(o.Name), cell(o.Type), code(o.Default), cell(o.Help), flag, env)
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", code(o.Name), cell(o.Type), code(o.Default), cell(o.Help), flag, env)
 	}
-	return b.String()
+}
+
+// packageComment is the comment of a package as Markdown, below a heading of level 2; "" if its source is not here.
+func packageComment(importPath string) string {
+	pkg, err := build.Import(importPath, ".", build.FindOnly)
+	if err != nil {
+		return ""
+	}
+	files, err := filepath.Glob(filepath.Join(pkg.Dir, "*.go"))
+	if err != nil {
+		return ""
+	}
+	for _, file := range files {
+		source, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.PackageClauseOnly|parser.ParseComments)
+		if err == nil && source.Doc != nil && !strings.HasSuffix(file, "_test.go") {
+			return markdown(source.Doc.Text())
+		}
+	}
+	return ""
+}
+
+func markdown(text string) string {
+	printer := comment.Printer{HeadingLevel: 3, HeadingID: func(*comment.Heading) string { return "" }}
+	return string(printer.Markdown(new(comment.Parser).Parse(text)))
 }
 
 // cell is text as a Markdown table takes it.
