@@ -39,6 +39,7 @@ func TestServer(t *testing.T) {
 		{"an inbox that is removed ends its connections, and is replaced", inboxRemoved},
 		{"a listener and dialers find each other after a restart", restart},
 		{"what strangers publish is dropped", strangersPublish},
+		{"an answer goes to inboxes alone", answersInboxes},
 		{"a peer that breaks the protocol loses its connection", protocolBroken},
 		{"an open that is not confirmed is never accepted", neverConfirmed},
 		{"connections beyond the limit are refused", tooMany},
@@ -333,6 +334,41 @@ func strangersPublish(t *testing.T, r *rig) {
 	require.Greater(t, s.count, 1000)
 }
 
+// answersInboxes has strangers who want answers where RabbitMQ takes none, and closes the channel that sends one.
+func answersInboxes(t *testing.T, r *rig) {
+	l, tr := listen(t, open(t, config(r.Addr)), ""), open(t, config(r.Addr))
+	a, b := pair(t, tr, l)
+	p := newPlayer(t, r)
+	own := p.name
+	hello := terms{minWindow, 1 << 20}.append(nil)
+	for _, name := range []string{"", "amq.rabbitmq.reply-to.AAAA.x", "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAx.x", "\xff\xfe", inboxPrefix + "\xff", inboxPrefix + "nobody"} {
+		p.name = name
+		p.publish(l.Addr(), randomName(""), header{}, appendFrame(nil, frameOpen, hello))
+		for _, key := range []string{a.link.inbox, b.link.inbox} {
+			p.publish(key, randomName(""), header{}, appendFrame(nil, frameAccept, hello))
+			p.publish(key, "", header{}, appendFrame(nil, framePing, nil))
+		}
+	}
+	p.name = own
+	p.dial(l) // all of the above was taken, and answered
+	passes(t, a, b, "unimpressed")
+	passes(t, b, a, "as well")
+
+	// A listener who is one: the dialer has a connection only where it can answer.
+	result := make(chan error, 1)
+	go func() {
+		_, err := tr.Dial(soon(t), own)
+		result <- err
+	}()
+	d := <-p.inbox
+	p.name = "amq.rabbitmq.reply-to.AAAA.x"
+	body := make([]byte, headerSize)
+	header{}.put(body)
+	require.NoError(t, p.ch.PublishWithContext(t.Context(), "", d.ReplyTo, true, false, amqp091.Publishing{CorrelationId: d.CorrelationId, ReplyTo: p.name, Body: appendFrame(body, frameAccept, hello)}))
+	require.ErrorIs(t, <-result, transport.ErrProtocol)
+	passes(t, a, b, "still")
+}
+
 func heap() int64 {
 	var m runtime.MemStats
 	runtime.GC()
@@ -351,7 +387,7 @@ type player struct {
 
 func newPlayer(t *testing.T, r *rig) *player {
 	ch := stranger(t, r)
-	q, err := ch.QueueDeclare(randomName("test."), false, false, true, false, nil)
+	q, err := ch.QueueDeclare(randomName(inboxPrefix), false, false, true, false, nil)
 	require.NoError(t, err)
 	inbox, err := ch.Consume(q.Name, "", true, true, false, false, nil)
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,8 @@ import (
 )
 
 const (
+	// inboxPrefix begins the names of all inboxes.
+	inboxPrefix = "micro.inbox."
 	// prefetch is how many messages the server sends to a listener before the first is acknowledged: amqp091 keeps as many.
 	prefetch = 128
 	// missed is how many signs of life in a row may stay out.
@@ -54,7 +57,7 @@ type peer struct {
 // newLink connects, and declares the inbox.
 func newLink(t *Transport) (*link, error) {
 	l := &link{
-		transport: t, inbox: randomName("micro.inbox."), lost: make(chan struct{}),
+		transport: t, inbox: randomName(inboxPrefix), lost: make(chan struct{}),
 		dialed: map[string]*conn{}, accepted: map[string]*conn{}, peers: map[string]*peer{},
 	}
 	l.strangers.log = t.log
@@ -62,11 +65,11 @@ func newLink(t *Transport) (*link, error) {
 	defer cancel()
 	var err error
 	if l.in, err = t.dialer.Dial(ctx, "receive"); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("transport rabbitmq: %w", err)
 	}
 	if l.out, err = t.dialer.Dial(ctx, "send"); err != nil {
 		l.in.Close()
-		return nil, err
+		return nil, fmt.Errorf("transport rabbitmq: %w", err)
 	}
 	if err = l.open(ctx); err != nil {
 		l.out.Close()
@@ -99,6 +102,10 @@ func (l *link) open(ctx context.Context) error {
 	})
 	return nil
 }
+
+// isInbox says whether messages may be published to key, which somebody else has named: RabbitMQ closes the channel, and
+// all connections of this process are lost, for some keys that begin with amq.
+func isInbox(key string) bool { return strings.HasPrefix(key, inboxPrefix) }
 
 // refused says what the server did not do.
 func (l *link) refused(what string, err error) error {
@@ -155,7 +162,7 @@ func (l *link) fail(err error) {
 		c.lost(err)
 	}
 	if l.transport.ctx.Err() == nil {
-		l.transport.log.Warn("RabbitMQ is lost, and the connections over it are", "connections", len(conns), "error", err)
+		l.transport.outage.Failed(l.transport.log.With("connections", len(conns)), "RabbitMQ is lost, and the connections over it are", err)
 	}
 }
 
@@ -345,7 +352,7 @@ func (l *link) deliver(d *amqp091.Delivery) {
 		return
 	}
 	// It was closed; but a listener whose dialer gave up must not think that it has a connection.
-	if t, _, _, err := nextFrame(frames); err == nil && t == frameAccept && d.ReplyTo != "" {
+	if t, _, _, err := nextFrame(frames); err == nil && t == frameAccept && isInbox(d.ReplyTo) {
 		l.refuse(d.ReplyTo, d.CorrelationId, header{dialer: true, number: 1}, "the dialer gave up")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"github.com/plugmicro/micro/internal/amqp"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -105,6 +106,8 @@ func (l *listener) run(link *link, q *queue) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval = 100 * time.Millisecond
 	pauses.MaxInterval = 5 * time.Second
+	var outage amqp.Outage
+	log := l.transport.log.With("address", l.addr)
 	for {
 		if q != nil {
 			pauses.Reset()
@@ -119,9 +122,9 @@ func (l *listener) run(link *link, q *queue) {
 		link, q, err = l.declare(l.ctx)
 		switch {
 		case err == nil:
-			l.transport.log.Info("listening again", "address", l.addr)
+			outage.Over(log, "listening again")
 		case l.ctx.Err() == nil:
-			l.transport.log.Warn("nobody reaches this listener, will try again", "address", l.addr, "error", err)
+			outage.Failed(log, "nobody reaches this listener, will try again", err)
 		}
 	}
 }
@@ -188,7 +191,7 @@ func (l *listener) newConn(link *link, d *amqp091.Delivery) (*conn, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !h.dialer, h.number != 0, t != frameOpen, d.CorrelationId == "", d.ReplyTo == "":
+	case !h.dialer, h.number != 0, t != frameOpen, d.CorrelationId == "", !isInbox(d.ReplyTo):
 		return nil, fmt.Errorf("%w open", errMalformed)
 	}
 	terms, err := parseTerms(payload)

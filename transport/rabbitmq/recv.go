@@ -190,7 +190,7 @@ func (c *conn) accepted(payload []byte, from string) error {
 	if err != nil {
 		return err
 	}
-	if c.peer != nil || !c.dialer || from == "" {
+	if c.peer != nil || !c.dialer || !isInbox(from) {
 		return fmt.Errorf("an accept from %q out of place", from)
 	}
 	c.agree(c.link.join(c, from), t)
