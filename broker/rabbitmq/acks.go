@@ -24,9 +24,35 @@ type ack struct {
 
 // tags are the delivery tags of one channel.
 type tags struct {
-	ch   *amqp091.Channel
-	next uint64          // all before it are acked
-	done map[uint64]bool // those behind it that are
+	ch *amqp091.Channel
+
+	mu   sync.Mutex
+	open []uint64 // that came and are not acked, no more than the prefetch, in order
+}
+
+// came notes a tag; each is greater than those before.
+func (t *tags) came(tag uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open = append(t.open, tag)
+}
+
+// leave takes off fresh tags, which are in order, and returns how many of them have no other open one before.
+func (t *tags) leave(fresh []uint64) (together int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for together < len(fresh) && t.open[together] == fresh[together] {
+		together++
+	}
+	rest := fresh[together:]
+	t.open = slices.DeleteFunc(slices.Delete(t.open, 0, together), func(tag uint64) bool {
+		if len(rest) == 0 || rest[0] != tag {
+			return false
+		}
+		rest = rest[1:]
+		return true
+	})
+	return together
 }
 
 func newAcker() *acker { return &acker{wake: make(chan struct{}, 1)} }
@@ -74,22 +100,11 @@ func (a *acker) send() {
 // ack acknowledges fresh tags. An error means that the channel is gone: the messages come again.
 func (t *tags) ack(fresh []uint64) {
 	slices.Sort(fresh)
-	upTo, multiple := uint64(0), 0
-	for _, tag := range fresh {
-		t.done[tag] = true
+	together := t.leave(fresh)
+	if together > 0 {
+		_ = t.ch.Ack(fresh[together-1], together > 1)
 	}
-	for t.done[t.next] {
-		delete(t.done, t.next)
-		if len(fresh) > multiple && fresh[multiple] == t.next {
-			upTo = t.next
-			multiple++
-		}
-		t.next++
-	}
-	if multiple > 0 {
-		_ = t.ch.Ack(upTo, multiple > 1)
-	}
-	for _, tag := range fresh[multiple:] {
+	for _, tag := range fresh[together:] {
 		_ = t.ch.Ack(tag, false)
 	}
 }

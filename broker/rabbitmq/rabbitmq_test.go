@@ -93,6 +93,7 @@ func TestBroker(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *servers.RabbitServer){
 		"a late ack acknowledges no other message": lateAck,
 		"acks in any order":                        acksInAnyOrder,
+		"one message is held":                      oneHeld,
 		"published again after a loss":             publishedAgain,
 		"memory alarm":                             memoryAlarm,
 		"too large for the server":                 tooLargeForServer,
@@ -176,6 +177,35 @@ func acksInAnyOrder(t *testing.T, s *servers.RabbitServer) {
 	subscribe(t, b, "order", in.handle, broker.Group("g"))
 	require.NoError(t, b.Publish(t.Context(), "order", &broker.Message{ID: "last"}))
 	require.Equal(t, "last", in.one(t).ID)
+}
+
+// oneHeld acks what comes behind a message that waits for its next try. What is noted about tags must not grow with it.
+func oneHeld(t *testing.T, s *servers.RabbitServer) {
+	const rounds = 50
+	b, done := openAt(t, s.Addr), make(chan struct{}, rounds*10)
+	retry := broker.Retry(broker.RetryPolicy{Attempts: 5, Min: time.Hour, Max: time.Hour})
+	sub := newSubscription(b, "held", func(_ context.Context, m *broker.Message) error {
+		if m.ID == "held" {
+			return errors.New("later")
+		}
+		done <- struct{}{}
+		return nil
+	}, broker.NewSubscribeOptions(broker.Group("g"), retry))
+	b.consume.start()
+	conn, err := sub.connection()
+	require.NoError(t, err)
+	w := newWork(sub, conn)
+	require.NoError(t, w.begin())
+	require.NoError(t, b.Publish(t.Context(), "held", &broker.Message{ID: "held"}))
+	for range rounds {
+		require.NoError(t, b.Publish(t.Context(), "held", tenMessages()...))
+	}
+	for range rounds * 10 {
+		<-done
+	}
+	require.NoError(t, w.end(t.Context()))
+	require.Equal(t, []uint64{1}, w.sources[0].tags.open)
+	require.LessOrEqual(t, cap(w.sources[0].tags.open), 4*w.prefetch())
 }
 
 func tenMessages() (msgs []*broker.Message) {

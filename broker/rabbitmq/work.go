@@ -240,7 +240,7 @@ func (s *source) open() error {
 	}
 	lost := ch.NotifyClose(make(chan *amqp091.Error, 1))
 	s.mu.Lock()
-	s.ch, s.tags = ch, &tags{ch: ch, next: 1, done: map[uint64]bool{}}
+	s.ch, s.tags = ch, &tags{ch: ch}
 	s.closed, s.leaving, s.active = false, false, false
 	s.mu.Unlock()
 	s.receiving.Go(func() {
@@ -274,6 +274,7 @@ func (s *source) receive(d *amqp091.Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active = true
+	s.tags.came(d.DeliveryTag)
 	if s.leaving || s.closed {
 		return // goes back when the channel is closed
 	}
