@@ -31,6 +31,7 @@ func TestServer(t *testing.T) {
 	}{
 		{"the queues are few, exclusive and bounded", queues},
 		{"an alarm ends Send and Dial by their deadlines, and holds up nothing that comes in", alarm},
+		{"an alarm that is longer than a peer may be silent ends no connection", longAlarm},
 		{"Close does not wait for an alarm to end", alarmClose},
 		{"who has no rights is told which", rights},
 		{"a queue of another program is an address in use", foreignQueue},
@@ -145,6 +146,22 @@ func alarm(t *testing.T, r *rig) {
 	passes(t, a, b, "after")
 	passes(t, b, a, "and back")
 	pair(t, tr, l)
+}
+
+func longAlarm(t *testing.T, r *rig) {
+	c := config(r.Addr)
+	c.KeepAlive = 200 * time.Millisecond
+	l, tr := listen(t, open(t, c), ""), open(t, c)
+	a, b := pair(t, tr, l)
+	clear := r.Alarm(t)
+	require.Eventually(t, func() bool { return a.link.out.Blocked() != nil && b.link.out.Blocked() != nil }, 10*time.Second, time.Millisecond, "both ask for signs of life")
+	_, err := a.Recv(within(t, 2*missed*c.KeepAlive))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	clear()
+	passes(t, a, b, "after")
+	passes(t, b, a, "and back")
+	_, err = a.Recv(within(t, 2*missed*c.KeepAlive))
+	require.ErrorIs(t, err, context.DeadlineExceeded, "signs of life are given again")
 }
 
 func alarmClose(t *testing.T, r *rig) {

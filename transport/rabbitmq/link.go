@@ -404,11 +404,15 @@ func (l *link) lose(p *peer, err error, end func(*conn, error)) {
 }
 
 // lookForPeers asks the silent ones for a sign of life, and gives up those that gave none for too long.
+// While RabbitMQ takes nothing from publishers, on either side, it does not count.
 func (l *link) lookForPeers() {
 	var silent, gone []*peer
+	blocked := l.out.Blocked() != nil
 	l.mu.Lock()
 	for _, p := range l.peers {
 		switch {
+		case blocked:
+			p.quiet = 0
 		case p.heard.Swap(false):
 			p.quiet = 0
 		case p.quiet == missed-1:
