@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plugmicro/micro/internal/loglimit"
 	"github.com/plugmicro/micro/internal/mux"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/status"
@@ -60,6 +61,7 @@ type Server struct {
 	workers *mux.Workers
 	base    context.Context
 	stop    context.CancelFunc
+	refused loglimit.Limit // peers that are none, or misbehave
 
 	mu         sync.Mutex
 	endpoints  map[string]*endpoint // not changed any more once serving
@@ -196,7 +198,7 @@ func (s *Server) Serve(l transport.Listener) error {
 		case errors.Is(err, transport.ErrClosed):
 			return fmt.Errorf("serve %s: %w", l.Addr(), err)
 		default:
-			s.log.Warn("connection refused", "error", err)
+			s.refused.Warn(s.log, "connection refused", "error", err)
 		}
 	}
 }
@@ -243,7 +245,7 @@ func (s *Server) serveConn(conn transport.Conn) {
 	})
 	if err != nil {
 		if !s.isStopped() {
-			s.log.Warn("connection refused", "peer", conn.RemoteAddr(), "error", err)
+			s.refused.Warn(s.log, "connection refused", "peer", conn.RemoteAddr(), "error", err)
 		}
 		return
 	}
@@ -262,12 +264,12 @@ func (s *Server) serveConn(conn transport.Conn) {
 
 // logEnd tells of a peer that misbehaved; that connections come and go is nothing to tell of.
 func (s *Server) logEnd(conn transport.Conn, err error) {
-	level := slog.LevelDebug
-	if errors.Is(err, mux.ErrProtocol) || errors.Is(err, transport.ErrTooLarge) || errors.Is(err, transport.ErrProtocol) {
-		level = slog.LevelWarn
-	}
-	if err != nil {
-		s.log.Log(context.Background(), level, "connection lost", "peer", conn.RemoteAddr(), "error", err)
+	switch {
+	case err == nil:
+	case errors.Is(err, mux.ErrProtocol), errors.Is(err, transport.ErrTooLarge), errors.Is(err, transport.ErrProtocol):
+		s.refused.Warn(s.log, "connection lost", "peer", conn.RemoteAddr(), "error", err)
+	default:
+		s.log.Debug("connection lost", "peer", conn.RemoteAddr(), "error", err)
 	}
 }
 

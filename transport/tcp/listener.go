@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/plugmicro/micro/internal/loglimit"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -71,7 +72,7 @@ type listener struct {
 	accepted chan accepted
 
 	conns    atomic.Int64 // that live, or are in a handshake
-	warnings sometimes
+	warnings loglimit.Limit
 }
 
 // accepted is a connection that is ready, or why there is none.
@@ -92,13 +93,13 @@ func (l *listener) serve() {
 			return
 		}
 		if err != nil {
-			l.warnings.log(l.log, "accept failed, trying again", "address", l.addr, "error", err)
+			l.warnings.Warn(l.log, "accept failed, trying again", "address", l.addr, "error", err)
 			pause.wait(l.ctx)
 			continue
 		}
 		pause = acceptPause{}
 		if l.conns.Add(1) > int64(l.config.MaxConns) {
-			l.warnings.log(l.log, "too many connections, closing a new one", "address", l.addr,
+			l.warnings.Warn(l.log, "too many connections, closing a new one", "address", l.addr,
 				"from", nc.RemoteAddr().String(), "max-conns", l.config.MaxConns)
 			l.drop(nc)
 			continue
@@ -181,24 +182,4 @@ func (p *acceptPause) wait(ctx context.Context) {
 	case <-time.After(p.next):
 	case <-ctx.Done():
 	}
-}
-
-// sometimes logs the first occasion, and then at most one in each period, with the count.
-type sometimes struct {
-	mu    sync.Mutex
-	last  time.Time
-	count int
-}
-
-const logPeriod = 10 * time.Second
-
-func (s *sometimes) log(log *slog.Logger, msg string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.count++
-	if time.Since(s.last) < logPeriod {
-		return
-	}
-	log.Warn(msg, append(args, "times", s.count)...)
-	s.last, s.count = time.Now(), 0
 }
