@@ -556,6 +556,23 @@ func givesUp(t *testing.T, r *rig) {
 	require.NoError(t, p.ch.PublishWithContext(t.Context(), "", d.ReplyTo, true, false, amqp091.Publishing{CorrelationId: d.CorrelationId, ReplyTo: p.name, Body: accept}))
 	typ, _ := p.receive(d.CorrelationId)
 	require.Equal(t, frameReset, typ, "a listener is told that it has no connection")
+
+	// The answer comes in the moment of giving up, before the writer has seen that.
+	l, err := tr.connected(soon(t))
+	require.NoError(t, err)
+	c := newConn(l, randomName(""), true, 1)
+	c.queued = true
+	require.NoError(t, l.add(c))
+	c.reset(errors.New("the dialer gave up"))
+	_, frames, err := parseHeader(accept)
+	require.NoError(t, err)
+	require.False(t, c.receive(header{}, frames, p.name))
+	l.remove(c)
+	require.False(t, c.receive(header{}, frames, p.name))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	require.Empty(t, l.dialed)
+	require.Empty(t, l.peers, "nobody is asked for signs of life")
 }
 
 func closes(t *testing.T, r *rig) {

@@ -347,8 +347,7 @@ func (l *link) deliver(d *amqp091.Delivery) {
 		l.sign(frames, d.ReplyTo)
 		return
 	}
-	if c := l.find(d.CorrelationId, !h.dialer); c != nil {
-		c.receive(h, frames, d.ReplyTo)
+	if c := l.find(d.CorrelationId, !h.dialer); c != nil && c.receive(h, frames, d.ReplyTo) {
 		return
 	}
 	// It was closed; but a listener whose dialer gave up must not think that it has a connection.

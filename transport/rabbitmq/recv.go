@@ -107,21 +107,23 @@ func (r *receiver) payCredit() uint32 {
 
 func (c *conn) wakeReceiver() { wake(c.ready) }
 
-// receive takes a message of the peer. It never waits: the link calls it for all connections.
-func (c *conn) receive(h header, frames []byte, from string) {
+// receive takes a message of the peer, unless c is over: a dialer that gave up has no peer any more. It never waits: the
+// link calls it for all connections.
+func (c *conn) receive(h header, frames []byte, from string) (taken bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone {
-		return
+	if c.gone || c.peer == nil && c.resetReason != "" {
+		return false
 	}
 	if err := c.arrived(h, frames, from); err != nil {
 		c.link.strange("a peer breaks the protocol, its connection ends", "from", c.remote, "error", err)
 		c.resetLocked(fmt.Errorf("%w: %w", transport.ErrProtocol, err))
-		return
+		return true
 	}
 	if c.peer != nil {
 		c.peer.heard.Store(true)
 	}
+	return true
 }
 
 // arrived handles one message of AMQP. c.mu is held.
