@@ -9,10 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,6 +128,8 @@ func TestOneServer(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *servers.Server, foreign){
 		"Foreigners see it":            testForeigners,
 		"Foreign services":             testForeignServices,
+		"Foreign names":                testForeignNames,
+		"One service is refused":       testOneRefused,
 		"Other checks":                 testOtherChecks,
 		"Probes":                       testProbes,
 		"A refresh writes nothing":     testRefresh,
@@ -225,6 +231,70 @@ func testForeignServices(t *testing.T, server *servers.Server, other foreign) {
 	require.True(t, s.Equal(told), "the first that a watcher is told of: %v", told)
 	require.NoError(t, r.Deregister(s))
 	require.Equal(t, "good", next(t, w, "mixed", registry.Delete).Nodes[0].ID)
+}
+
+// testForeignNames: whoever may write to Consul can make services look as if they were Micro's, whatever they are called.
+func testForeignNames(t *testing.T, server *servers.Server, other foreign) {
+	r := open(t, settings(server.Addr))
+	w, err := r.Watch()
+	require.NoError(t, err)
+	for i, odd := range []struct{ name, id string }{
+		{"..", "x"}, {"../../v1/status/leader", "x"}, {"a/b", "x"}, {"a?b=c", "x"}, {"a%2fb", "x"}, {"a b", "x"},
+		{"odd", `x"y`}, {"odd", `x\y`}, {"odd", "x`y"}, {"odd", "odd:"}, {"odd", `odd:"`},
+		{"~2e.", "~2e.:x"}, // well-formed
+		{strings.Repeat("long", 1_000), strings.Repeat("long", 1_000) + ":x"}, // well-formed
+		{"long-ids", "long-ids:" + strings.Repeat("x", maxFilter)},            // well-formed
+	} {
+		t.Run(fmt.Sprintf("%.20q %.20q", odd.name, odd.id), func(t *testing.T) {
+			require.NoError(t, other.Agent().ServiceRegister(&api.AgentServiceRegistration{
+				ID: odd.id, Name: odd.name, Tags: []string{marker},
+				Check: &api.AgentServiceCheck{CheckID: checkPrefix + odd.id, TTL: "1h", Status: api.HealthPassing},
+			}))
+			t.Cleanup(func() { require.NoError(t, other.Agent().ServiceDeregister(odd.id)) })
+			eventually(t, func() bool {
+				checks, _, err := other.Health().State("any", nil)
+				return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == checkPrefix+odd.id })
+			})
+			s := greeter(fmt.Sprint("beside-", i), "a")
+			require.NoError(t, r.Register(s))
+			require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
+			list, err := r.ListServices()
+			require.NoError(t, err)
+			require.Contains(t, list, &registry.Service{Name: s.Name})
+			require.NoError(t, r.Deregister(s))
+		})
+	}
+}
+
+// testOneRefused: what Consul does not tell of one service keeps nobody from hearing of the others.
+func testOneRefused(t *testing.T, server *servers.Server, _ foreign) {
+	var refuses atomic.Bool
+	refuses.Store(true)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if refuses.Load() && req.URL.Path == "/v1/health/service/refused" {
+			http.Error(w, "not today", http.StatusInternalServerError)
+			return
+		}
+		httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr}).ServeHTTP(w, req)
+	}))
+	defer proxy.Close()
+	writer, r := open(t, settings(server.Addr)), open(t, settings(proxy.URL))
+	w, err := r.Watch()
+	require.NoError(t, err)
+	refused, s := greeter("refused", "a"), greeter("not-refused", "a")
+	require.NoError(t, writer.Register(refused))
+	require.NoError(t, writer.Register(s))
+	told, err := w.Next()
+	for err == nil && told.Service.Name != s.Name {
+		require.NotEqual(t, refused.Name, told.Service.Name)
+		told, err = w.Next()
+	}
+	require.NoError(t, err)
+	require.True(t, s.Equal(told.Service))
+	refuses.Store(false)
+	require.True(t, refused.Equal(next(t, w, refused.Name, registry.Create)), "it was asked for again")
+	require.NoError(t, writer.Deregister(refused))
+	require.NoError(t, writer.Deregister(s))
 }
 
 func testOtherChecks(t *testing.T, server *servers.Server, other foreign) {

@@ -34,12 +34,13 @@ func (c check) version() string {
 // isHeartbeat tells the TTL check of a node that Micro registered.
 func (c check) isHeartbeat() bool { return c.ServiceID != "" && c.CheckID == checkPrefix+c.ServiceID }
 
-// node is what the instance is called by Micro.
+// node is what the instance is called by Micro. If it is ok, the name and the ID in Consul have only characters that
+// paths and filters take as they are; what other programs registered may have any.
 func (c check) node() (name, id string, ok bool) {
 	name, ok = unescape(c.ServiceName, false)
 	of, node, _ := strings.Cut(c.ServiceID, ":")
 	id, idOK := unescape(node, true)
-	return name, id, ok && idOK && of == escape(name, true) && id != ""
+	return name, id, ok && idOK && of == escape(name, true) && name != "" && id != ""
 }
 
 // minimal is the service as far as checks tell: enough to say that it is gone. It is nil if Micro did not register it.
@@ -52,7 +53,7 @@ func (c check) minimal() *registry.Service {
 }
 
 // alive returns the TTL checks of the instances that have no critical check, neither of their own nor of their host, by
-// service ID. Where several agents have the instance, the one that changed last counts.
+// service ID. Those that Micro cannot have registered are left out, lest they are asked for. Where several agents have the instance, the one that changed last counts.
 func alive(checks []check) map[string]check {
 	type instance struct{ node, service string } // service is empty for the host itself
 	critical := make(map[instance]bool)
@@ -64,6 +65,9 @@ func alive(checks []check) map[string]check {
 	found := make(map[string]check)
 	for _, c := range checks {
 		if !c.isHeartbeat() || critical[instance{c.Node, c.ServiceID}] || critical[instance{c.Node, ""}] {
+			continue
+		}
+		if _, _, ok := c.node(); !ok {
 			continue
 		}
 		if other, ok := found[c.ServiceID]; !ok || other.ModifyIndex < c.ModifyIndex {
@@ -139,8 +143,7 @@ func (r *Registry) instances(entries []entry) map[string]instance {
 		}
 		single, content, err := unpack(e.Service.Meta)
 		if err == nil {
-			name, id, ok := c.node()
-			if !ok || single.Name != name || single.Nodes[0].ID != id {
+			if name, id, _ := c.node(); single.Name != name || single.Nodes[0].ID != id {
 				err = errors.New("it speaks of another node")
 			}
 		}
@@ -211,9 +214,8 @@ func (r *Registry) ListServices() ([]*registry.Service, error) {
 	}
 	names := make(map[string]bool)
 	for _, c := range alive(checks) {
-		if name, _, ok := c.node(); ok {
-			names[name] = true
-		}
+		name, _, _ := c.node()
+		names[name] = true
 	}
 	var list []*registry.Service
 	for _, name := range slices.Sorted(maps.Keys(names)) {

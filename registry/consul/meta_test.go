@@ -116,23 +116,27 @@ func TestMetaKeepsToTheLimits(t *testing.T) {
 
 func TestAlive(t *testing.T) {
 	heartbeat := func(node, id, status string, index uint64) check {
-		return check{Node: node, CheckID: checkPrefix + id, ServiceID: id, Status: status, ModifyIndex: index}
+		id = serviceID("s", id)
+		return check{Node: node, CheckID: checkPrefix + id, ServiceName: "s", ServiceID: id, Status: status, ModifyIndex: index}
 	}
 	found := alive([]check{
 		heartbeat("h1", "a", "passing", 1),
 		heartbeat("h1", "b", "critical", 1),
-		heartbeat("h1", "c", "passing", 1), {Node: "h1", CheckID: "other", ServiceID: "c", Status: "critical"},
-		heartbeat("h1", "d", "passing", 1), {Node: "h1", CheckID: "other", ServiceID: "d", Status: "warning"},
+		heartbeat("h1", "c", "passing", 1), {Node: "h1", CheckID: "other", ServiceID: "s:c", Status: "critical"},
+		heartbeat("h1", "d", "passing", 1), {Node: "h1", CheckID: "other", ServiceID: "s:d", Status: "warning"},
 		{Node: "h1", CheckID: "disk", Status: "warning"},
 		heartbeat("h2", "e", "passing", 1), {Node: "h2", CheckID: "serfHealth", Status: "critical"},
 		heartbeat("h1", "f", "passing", 1), heartbeat("h3", "f", "passing", 3), heartbeat("h2", "f", "passing", 9),
 		{Node: "h1", CheckID: "g", ServiceID: "g", Status: "passing"},
 		{Node: "h1", CheckID: checkPrefix, Status: "passing"},
+		{Node: "h1", CheckID: checkPrefix + "x", ServiceName: "..", ServiceID: "x", Status: "passing"},
+		{Node: "h1", CheckID: checkPrefix + ":x", ServiceID: ":x", Status: "passing"},
+		{Node: "h1", CheckID: checkPrefix + `s:"`, ServiceName: "s", ServiceID: `s:"`, Status: "passing"},
 	})
 	var ids []string
 	for id := range found {
 		ids = append(ids, id)
 	}
-	require.ElementsMatch(t, []string{"a", "d", "f"}, ids)
-	require.Equal(t, "h3", found["f"].Node, "the last of those whose host is alive")
+	require.ElementsMatch(t, []string{"s:a", "s:d", "s:f"}, ids)
+	require.Equal(t, "h3", found["s:f"].Node, "the last of those whose host is alive")
 }

@@ -2,7 +2,7 @@ package consul
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/consul/api"
 	"github.com/plugmicro/micro/registry"
 	"golang.org/x/sync/errgroup"
 )
@@ -29,6 +30,7 @@ const (
 	answerPause = 200 * time.Millisecond // before an attempt because of an answer
 	maxFetches  = 8                      // at once
 	maxFiltered = 32                     // nodes of a service are asked for by ID, if no more changed
+	maxFilter   = 8 << 10                // bytes that it takes to name them
 )
 
 // seen is what watchers know of an instance.
@@ -123,7 +125,8 @@ func (r *Registry) tell(id string, i *instance) {
 	r.changes.Publish(registry.Diff(before, after)...)
 }
 
-// fetch reads instances in full.
+// fetch reads instances in full. Those of a service that Consul refuses to tell of are missing; an error is that it did
+// not answer.
 func (r *Registry) fetch(changed map[string][]string) (map[string]instance, error) {
 	var mu sync.Mutex
 	found := make(map[string]instance)
@@ -132,6 +135,11 @@ func (r *Registry) fetch(changed map[string][]string) (map[string]instance, erro
 	for name, ids := range changed {
 		work.Go(func() error {
 			entries, _, err := r.entries(ctx, name, byID(ids), false)
+			var refusal api.StatusError
+			if errors.As(err, &refusal) {
+				r.log.Debug("a service in Consul cannot be read, trying again", "service", name, "error", err)
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -144,15 +152,16 @@ func (r *Registry) fetch(changed map[string][]string) (map[string]instance, erro
 	return found, work.Wait()
 }
 
+// byID is a filter, empty if it would be too large. What check.node takes for an ID needs no quoting.
 func byID(ids []string) string {
 	if len(ids) > maxFiltered {
 		return ""
 	}
-	parts := make([]string, len(ids))
-	for i, id := range ids {
-		parts[i] = fmt.Sprintf("Service.ID == %q", id)
+	filter := `Service.ID == "` + strings.Join(ids, `" or Service.ID == "`) + `"`
+	if len(filter) > maxFilter {
+		return ""
 	}
-	return strings.Join(parts, " or ")
+	return filter
 }
 
 // follow tells the watchers until Close, whatever happens to Consul.
