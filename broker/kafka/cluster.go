@@ -92,13 +92,15 @@ func (c *cluster) close() {
 	c.transport.CloseIdleConnections()
 }
 
-// try calls f until it succeeds, fails for good, ctx ends, or the time is over that the settings allow.
-func (c *cluster) try(ctx context.Context, f func(context.Context) error) error {
+// try calls f until it succeeds, fails for good, ctx ends, or the time is over that the settings allow. It tells failed, if
+// that is not nil, when a try was begun that may be followed by others, and why it failed.
+func (c *cluster) try(ctx context.Context, failed func(begun time.Time, err error), f func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	var pauses *backoff.ExponentialBackOff
 	var last error
 	for {
+		begun := time.Now()
 		err := c.once(limited, f)
 		switch {
 		case err == nil:
@@ -110,6 +112,9 @@ func (c *cluster) try(ctx context.Context, f func(context.Context) error) error 
 			c.refresh()
 		case last == nil:
 			last = err
+		}
+		if failed != nil && ctx.Err() != context.Canceled {
+			failed(begun, last)
 		}
 		if pauses == nil {
 			pauses = backoff.NewExponentialBackOff()
@@ -200,9 +205,9 @@ func partitions(ctx context.Context, t *kafka.Transport, addr net.Addr, topic st
 	return 0, kafka.UnknownTopicOrPartition
 }
 
-// topic is how many partitions a topic has. If it is missing it is created, unless that is not wanted.
-func (c *cluster) topic(ctx context.Context, topic string) (n int, err error) {
-	err = c.try(ctx, func(ctx context.Context) error {
+// topic is how many partitions a topic has. If it is missing it is created, unless that is not wanted. failed is for try.
+func (c *cluster) topic(ctx context.Context, topic string, failed func(time.Time, error)) (n int, err error) {
+	err = c.try(ctx, failed, func(ctx context.Context) error {
 		n, err = c.partitions(ctx, topic)
 		if !errors.Is(err, kafka.UnknownTopicOrPartition) {
 			return err

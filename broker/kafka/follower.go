@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	kafka "github.com/segmentio/kafka-go"
@@ -24,7 +23,7 @@ type follower struct {
 	open    context.Context // ends when closing begins
 	stop    context.CancelFunc
 	readers sync.WaitGroup
-	failing atomic.Int32 // readers that cannot read
+	outage  *outage
 	once    sync.Once
 	err     error
 }
@@ -32,7 +31,7 @@ type follower struct {
 // follow fixes where the partitions end, and begins there.
 func (b *Broker) follow(ctx context.Context, work broker.ConsumerConfig, partitions int) (subscription, error) {
 	var ends map[int]int64
-	err := b.cluster.try(ctx, func(ctx context.Context) (err error) {
+	err := b.cluster.try(ctx, nil, func(ctx context.Context) (err error) {
 		ends, err = b.cluster.ends(ctx, work.Topic, partitions)
 		return err
 	})
@@ -40,6 +39,7 @@ func (b *Broker) follow(ctx context.Context, work broker.ConsumerConfig, partiti
 		return nil, err
 	}
 	f := &follower{broker: b, topic: work.Topic, queue: broker.NewQueue(b.config.Buffer, int(b.config.BufferSize))}
+	f.outage = newOutage(b.log.With("topic", work.Topic), b.cluster)
 	f.open, f.stop = context.WithCancel(context.Background())
 	start := func() {
 		f.consumer = broker.StartConsumer(f.queue, work)
@@ -58,8 +58,8 @@ func (b *Broker) follow(ctx context.Context, work broker.ConsumerConfig, partiti
 func (f *follower) read(partition int, offset int64, partitions int) {
 	r := &reader{
 		cluster: f.broker.cluster, log: f.broker.log, topic: f.topic, partition: partition, offset: offset, partitions: partitions,
-		failing: &f.failing,
-		put:     func(ctx context.Context, m *broker.Message, _ int64) error { return f.queue.Put(ctx, m, nil) },
+		outage: f.outage,
+		put:    func(ctx context.Context, m *broker.Message, _ int64) error { return f.queue.Put(ctx, m, nil) },
 	}
 	f.readers.Go(func() { r.run(f.open) })
 }

@@ -153,7 +153,7 @@ func newBroker(ctx context.Context, c Config, log *slog.Logger) (*Broker, error)
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{config: c, log: log, cluster: cl, producer: newProducer(cl), patience: ctx, subs: broker.NewSubscriptions(subscription.close)}
+	b := &Broker{config: c, log: log, cluster: cl, producer: newProducer(cl, log), patience: ctx, subs: broker.NewSubscriptions(subscription.close)}
 	b.close = sync.OnceValue(b.shutdown)
 	return b, nil
 }
@@ -208,12 +208,12 @@ func (b *Broker) subscribe(ctx context.Context, topic string, h broker.Handler, 
 	if b.subs.Sealed() {
 		return nil, broker.ErrClosed
 	}
-	partitions, err := b.cluster.topic(ctx, topic)
+	partitions, err := b.cluster.topic(ctx, topic, nil)
 	if err != nil {
 		return nil, err
 	}
 	if o.DeadLetter != "" {
-		if _, err := b.cluster.topic(ctx, o.DeadLetter); err != nil {
+		if _, err := b.cluster.topic(ctx, o.DeadLetter, nil); err != nil {
 			return nil, fmt.Errorf("its dead letters: %w", err)
 		}
 	}

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ type member struct {
 	group  string
 	conns  *conns
 	kafka  *kafka.ConsumerGroup
+	log    *slog.Logger
+	outage *outage
 
 	open    context.Context // ends when closing begins
 	stop    context.CancelFunc
@@ -51,10 +54,12 @@ func (b *Broker) join(ctx context.Context, work broker.ConsumerConfig, partition
 		broker: b, work: work, group: groupID(work.Options.Group, work.Topic),
 		isBound: make(chan struct{}), failure: make(chan error, 1), ended: make(chan struct{}),
 	}
+	m.log = b.log.With("topic", work.Topic, "group", m.group)
+	m.outage = newOutage(m.log, b.cluster)
 	m.bound = sync.OnceFunc(func() { close(m.isBound) })
 	if b.config.Start == "newest" {
 		found := func(ctx context.Context) error { return b.cluster.found(ctx, m.group, work.Topic, partitions) }
-		if err := b.cluster.try(ctx, found); err != nil {
+		if err := b.cluster.try(ctx, nil, found); err != nil {
 			return nil, err
 		}
 	}
@@ -119,14 +124,14 @@ func (m *member) run() {
 	var ghosts sync.WaitGroup
 	defer ghosts.Wait()
 	defer m.kafka.Close()
-	failing, id := false, ""
+	id := ""
 	for {
 		generation, err := m.kafka.Next(m.open)
 		if m.open.Err() != nil {
 			return
 		}
 		if err == nil {
-			failing = false
+			m.outage.works(m, "member of the group again")
 			m.joins.Add(1)
 			m.bound()
 			m.serve(generation)
@@ -138,9 +143,11 @@ func (m *member) run() {
 			id = ""
 			ghosts.Go(func() { m.bury(ghost) })
 		}
-		if !failing {
-			failing = true
-			m.broker.log.Warn("joining the group fails, will go on trying", "topic", m.work.Topic, "group", m.group, "error", m.broker.cluster.at(err))
+		switch {
+		case errors.Is(err, kafka.RebalanceInProgress):
+			m.log.Debug("the group changed while it was joined, joining again")
+		case m.joins.Load() > 0: // before that Subscribe tells
+			m.outage.fails(m, time.Now(), err, "joining the group fails")
 		}
 		select {
 		case m.failure <- err:
@@ -193,13 +200,12 @@ func (m *member) handle(ctx context.Context, g *kafka.Generation) {
 	assigned := g.Assignments[m.work.Topic]
 	done := map[int]*progress{}
 	var readers sync.WaitGroup
-	var failing atomic.Int32
 	for _, a := range assigned {
 		p := newProgress(ahead * config.Buffer)
 		done[a.ID] = p
 		r := &reader{
 			cluster: m.broker.cluster, log: m.broker.log, topic: m.work.Topic, partition: a.ID, offset: a.Offset, partitions: len(assigned),
-			failing: &failing,
+			outage: m.outage,
 			put: func(ctx context.Context, msg *broker.Message, offset int64) error {
 				return put(ctx, queue, p, msg, offset)
 			},
@@ -219,7 +225,7 @@ func (m *member) handle(ctx context.Context, g *kafka.Generation) {
 		return
 	}
 	if err := m.commitAnyway(g, done); err != nil {
-		m.broker.log.Warn("the last messages were handled but not committed, they will be delivered again", "topic", m.work.Topic, "group", m.group, "error", err)
+		m.log.Info("the last messages were handled but not committed, they will be delivered again", "error", m.broker.cluster.at(err))
 	}
 	m.note(err)
 }
@@ -247,11 +253,20 @@ func (m *member) commitUntilTheEnd(ctx context.Context, g *kafka.Generation, don
 			return
 		case <-tick.C:
 			if err := m.commit(g, done); err != nil {
-				m.broker.log.Warn("offsets not committed, joining the group again", "topic", m.work.Topic, "group", m.group, "error", err)
+				m.notCommitted(err)
 				return
 			}
 		}
 	}
+}
+
+// notCommitted is told at once if joining again, which is what follows, is of no use.
+func (m *member) notCommitted(err error) {
+	if final(err) {
+		m.log.Warn("offsets cannot be committed, joining the group again", "error", m.broker.cluster.at(err))
+		return
+	}
+	m.outage.fails(m, time.Now(), err, "committing fails")
 }
 
 // commit is by the generation that owned the partitions: the server refuses it once there is a later one.
@@ -325,7 +340,7 @@ func (m *member) note(err error) {
 	if err == nil {
 		return
 	}
-	m.broker.log.Error("handlers left behind", "topic", m.work.Topic, "group", m.group, "error", err)
+	m.log.Error("handlers left behind", "error", err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.patience != nil {

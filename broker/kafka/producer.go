@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type producer struct {
 	cluster     *cluster
 	compression kafka.Compression
 	keyless     atomic.Uint32
+	outage      *outage
 
 	ending context.Context // ends when what is being written is given up
 	end    context.CancelFunc
@@ -63,8 +65,8 @@ type write struct {
 	done    chan error
 }
 
-func newProducer(c *cluster) *producer {
-	p := &producer{cluster: c, compression: compressions[c.config.Compression], idle: make(chan struct{}), lanes: map[place]*lane{}}
+func newProducer(c *cluster, log *slog.Logger) *producer {
+	p := &producer{cluster: c, compression: compressions[c.config.Compression], outage: newOutage(log, c), idle: make(chan struct{}), lanes: map[place]*lane{}}
 	p.ending, p.end = context.WithCancel(context.Background())
 	return p
 }
@@ -82,7 +84,7 @@ func (p *producer) publish(ctx context.Context, topic string, msgs []*broker.Mes
 	}
 	limited, cancel := context.WithTimeout(ctx, p.cluster.config.Timeout)
 	defer cancel()
-	partitions, err := p.cluster.topic(ctx, topic)
+	partitions, err := p.topic(ctx, topic)
 	if err != nil {
 		return err
 	}
@@ -103,6 +105,19 @@ func (p *producer) publish(ctx context.Context, topic string, msgs []*broker.Mes
 		}
 	}
 	return nil
+}
+
+func (p *producer) topic(ctx context.Context, topic string) (int, error) {
+	call := &topic
+	defer p.outage.gaveUp(call)
+	return p.cluster.topic(ctx, topic, func(begun time.Time, err error) { p.fails(call, begun, err, topic) })
+}
+
+// fails is for a try to publish of who, a lane or a call that does not know the partitions.
+func (p *producer) fails(who any, begun time.Time, err error, topic string) {
+	if p.ending.Err() == nil {
+		p.outage.fails(who, begun, err, "publishing fails", "topic", topic)
+	}
 }
 
 func (p *producer) failed(err error) error {
@@ -259,13 +274,19 @@ func halves(batch []*write) (one, other []*write) {
 func (p *producer) tryToSend(to place, l *lane, batch []*write) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 20*time.Millisecond, time.Second
+	defer p.outage.gaveUp(l)
 	for {
+		begun := time.Now()
 		err := p.produce(to, batch)
+		if err == nil {
+			p.outage.works(l, "publishing goes on", "topic", to.topic)
+		}
 		if err == nil || final(err) || p.ending.Err() != nil {
 			p.note(l, nil)
 			return err
 		}
 		p.note(l, err)
+		p.fails(l, begun, err, to.topic)
 		p.cluster.refresh()
 		select {
 		case <-time.After(pauses.NextBackOff()):

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -31,8 +30,8 @@ type reader struct {
 	topic      string
 	partition  int
 	offset     int64
-	partitions int           // that share the buffer
-	failing    *atomic.Int32 // how many of them fail
+	partitions int     // that share the buffer
+	outage     *outage // of all of them
 	put        func(ctx context.Context, m *broker.Message, offset int64) error
 }
 
@@ -40,22 +39,22 @@ type reader struct {
 func (r *reader) run(ctx context.Context) {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, time.Second
-	failing := false
-	defer func() { r.fails(&failing, nil) }()
+	defer r.outage.gaveUp(r)
 	for ctx.Err() == nil {
+		begun := time.Now()
 		err := r.fetch(ctx)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, broker.ErrClosed):
 			return
 		case err == nil:
 			pauses.Reset()
-			r.fails(&failing, nil)
+			r.outage.works(r, "reading goes on")
 			continue
 		case errors.Is(err, kafka.OffsetOutOfRange):
 			r.log.Warn("messages are gone before they were read, going on with the oldest", "topic", r.topic, "partition", r.partition, "offset", r.offset)
 			r.offset = kafka.FirstOffset
 		default:
-			r.fails(&failing, err)
+			r.outage.fails(r, begun, err, "reading fails", "partition", r.partition)
 		}
 		r.cluster.refresh()
 		select {
@@ -63,17 +62,6 @@ func (r *reader) run(ctx context.Context) {
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
-}
-
-// fails logs only the first of several partitions.
-func (r *reader) fails(failing *bool, err error) {
-	switch {
-	case err != nil && !*failing && r.failing.Add(1) == 1:
-		r.log.Warn("reading fails, will go on trying", "topic", r.topic, "partition", r.partition, "error", r.cluster.at(err))
-	case err == nil && *failing && r.failing.Add(-1) == 0:
-		r.log.Info("reading goes on", "topic", r.topic)
-	}
-	*failing = err != nil
 }
 
 func (r *reader) fetch(ctx context.Context) error {
