@@ -24,12 +24,15 @@ const (
 	maxReason       = 1 << 10 // bytes of HeaderDeadReason
 )
 
+// ErrKept is for ConsumerConfig.Publish: the dead letter is safe, though not in its topic. The error around it says where.
+var ErrKept = errors.New("kept")
+
 // ConsumerConfig is what a Consumer works with.
 type ConsumerConfig struct {
 	Topic   string
 	Handler Handler
-	Options SubscribeOptions // Concurrency, Retry and DeadLetter
-	Publish func(ctx context.Context, topic string, msgs ...*Message) error
+	Options SubscribeOptions                                                // Concurrency, Retry and DeadLetter
+	Publish func(ctx context.Context, topic string, msgs ...*Message) error // of dead letters
 	Logger  *slog.Logger
 }
 
@@ -187,6 +190,9 @@ func (c *Consumer) bury(d *Delivery) {
 	switch {
 	case err == nil:
 		log.Error("message moved to the dead letter topic", "dead_letter", c.config.Options.DeadLetter)
+		d.Ack()
+	case errors.Is(err, ErrKept):
+		log.Warn("message kept as a dead letter, outside of the dead letter topic", "dead_letter", c.config.Options.DeadLetter, "where", err)
 		d.Ack()
 	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrInvalid), errors.Is(err, ErrUnsupported):
 		log.Error("message dropped: the dead letter topic does not take it", "dead_letter", c.config.Options.DeadLetter, "cause", err)

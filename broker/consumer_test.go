@@ -139,6 +139,20 @@ func TestConsumerDropsWhatCannotBeBuriedEver(t *testing.T) {
 	require.Contains(t, log.String(), "does not take it")
 }
 
+func TestConsumerSaysWhereADeadLetterIsKept(t *testing.T) {
+	q := NewQueue(10, 1000)
+	acked := make(chan bool, 1)
+	d := &dead{err: fmt.Errorf("no room: %w in the cellar", ErrKept)}
+	_, log := consume(t, q, func(context.Context, *Message) error { return errors.New("boom") }, d,
+		Retry(RetryPolicy{Attempts: 1}), DeadLetter("dead"))
+	require.NoError(t, q.Put(t.Context(), &Message{ID: "bad"}, func(is bool) { acked <- is }))
+	require.NoError(t, q.Drain(t.Context()))
+	require.True(t, <-acked)
+	require.Contains(t, log.String(), "level=WARN")
+	require.Contains(t, log.String(), `where="no room: kept in the cellar"`)
+	require.NotContains(t, log.String(), "moved to the dead letter topic")
+}
+
 func TestConsumerKeepsOrderAcrossRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(100, 1000)
