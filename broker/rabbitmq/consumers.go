@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 
 	"github.com/plugmicro/micro/internal/amqp"
@@ -11,7 +10,6 @@ import (
 // consumers is the connection that all subscriptions share, from the first on, made again when it is lost.
 type consumers struct {
 	dialer *amqp.Dialer
-	log    *slog.Logger
 	conns  *slot[amqp.Conn]
 	once   sync.Once
 	ctx    context.Context
@@ -19,8 +17,8 @@ type consumers struct {
 	ended  sync.WaitGroup
 }
 
-func newConsumers(d *amqp.Dialer, log *slog.Logger) *consumers {
-	c := &consumers{dialer: d, log: log, conns: newSlot[amqp.Conn]()}
+func newConsumers(d *amqp.Dialer) *consumers {
+	c := &consumers{dialer: d, conns: newSlot[amqp.Conn]()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -28,15 +26,13 @@ func newConsumers(d *amqp.Dialer, log *slog.Logger) *consumers {
 func (c *consumers) start() {
 	c.once.Do(func() {
 		c.ended.Go(func() {
-			_ = c.dialer.Run(c.ctx, "consume", c.session, func(err error) {
-				c.log.Warn("no connection to consume on, will try again", "error", err)
-				c.conns.set(nil, err)
-			})
+			_ = c.dialer.Run(c.ctx, "consume", c.session, func(err error) { c.conns.set(nil, err) })
 		})
 	})
 }
 
-func (c *consumers) session(ctx context.Context, conn *amqp.Conn) error {
+func (c *consumers) session(ctx context.Context, conn *amqp.Conn, ready func()) error {
+	ready()
 	c.conns.set(conn, nil)
 	select {
 	case <-conn.Lost():

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -25,14 +24,13 @@ var ErrNoSubscriber = errors.New("nobody has subscribed to it")
 type publisher struct {
 	dialer  *amqp.Dialer
 	config  Config
-	log     *slog.Logger
 	outlets *slot[outlet]
 	cancel  context.CancelFunc
 	ended   chan struct{}
 }
 
-func newPublisher(d *amqp.Dialer, c Config, log *slog.Logger) *publisher {
-	return &publisher{dialer: d, config: c, log: log, outlets: newSlot[outlet](), ended: make(chan struct{})}
+func newPublisher(d *amqp.Dialer, c Config) *publisher {
+	return &publisher{dialer: d, config: c, outlets: newSlot[outlet](), ended: make(chan struct{})}
 }
 
 // start returns when there is a connection, or there can be none.
@@ -41,10 +39,7 @@ func (p *publisher) start(ctx context.Context) error {
 	run, p.cancel = context.WithCancel(context.Background())
 	go func() {
 		defer close(p.ended)
-		_ = p.dialer.Run(run, "publish", p.session, func(err error) {
-			p.log.Warn("no connection to publish on, will try again", "error", err)
-			p.outlets.set(nil, err)
-		})
+		_ = p.dialer.Run(run, "publish", p.session, func(err error) { p.outlets.set(nil, err) })
 	}()
 	if err := p.outlets.first(ctx); err != nil {
 		p.stop()
@@ -59,12 +54,13 @@ func (p *publisher) stop() {
 }
 
 // session has one outlet after the other on a connection: each error of a message costs one.
-func (p *publisher) session(ctx context.Context, conn *amqp.Conn) error {
+func (p *publisher) session(ctx context.Context, conn *amqp.Conn, ready func()) error {
 	for ctx.Err() == nil && conn.Err() == nil {
 		o, err := p.newOutlet(ctx, conn)
 		if err != nil {
 			return err
 		}
+		ready()
 		p.outlets.set(o, nil)
 		select {
 		case <-o.done:
@@ -77,12 +73,8 @@ func (p *publisher) session(ctx context.Context, conn *amqp.Conn) error {
 	return nil
 }
 
-// publish returns when msgs are confirmed. What was not is published again when the connection is there again.
-func (p *publisher) publish(ctx context.Context, topic string, msgs []*broker.Message) error {
-	b := &batch{topic: topic, msgs: make([]amqp091.Publishing, len(msgs)), keys: make([]string, len(msgs))}
-	for i, m := range msgs {
-		b.msgs[i], b.keys[i] = publishing(m), routingKey(m.Key)
-	}
+// publish returns when b is confirmed. What was not is published again when the connection is there again.
+func (p *publisher) publish(ctx context.Context, b *batch) error {
 	for refusals := 0; len(b.msgs) > 0; {
 		o, err := p.outlet(ctx)
 		if err != nil {
@@ -112,7 +104,7 @@ func (p *publisher) outlet(ctx context.Context) (*outlet, error) {
 	for {
 		o, err := p.outlets.get(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("no connection: %w", err)
+			return nil, fmt.Errorf("broker rabbitmq: no connection: %w", err)
 		}
 		if !o.over() {
 			return o, nil
@@ -126,21 +118,35 @@ func (p *publisher) outlet(ctx context.Context) (*outlet, error) {
 
 // batch is what one Publish has not had confirmed yet.
 type batch struct {
-	topic string
-	msgs  []amqp091.Publishing
-	keys  []string
+	exchange      string
+	declare       func(*amqp091.Channel) error // the exchange, once on each channel
+	declareAlways bool
+	mandatory     bool // ErrNoSubscriber if there is no queue
+	msgs          []amqp091.Publishing
+	keys          []string
+}
+
+func newBatch(topic string, mandatory bool, msgs ...*broker.Message) *batch {
+	b := &batch{exchange: exchangeOf(topic), mandatory: mandatory, msgs: make([]amqp091.Publishing, len(msgs)), keys: make([]string, len(msgs))}
+	b.declare = func(ch *amqp091.Channel) error { return declareExchange(ch, topic) }
+	for i, m := range msgs {
+		b.msgs[i], b.keys[i] = publishing(m), routingKey(m.Key)
+		if mandatory {
+			b.msgs[i].CorrelationId = broker.NewID() // two that are on their way may have the same ID
+		}
+	}
+	return b
 }
 
 // outlet is a channel in confirm mode, until it fails. One goroutine writes to it: writing is not bounded by a context
 // where the server does not read, and publishers must be.
 type outlet struct {
-	conn      *amqp.Conn
-	ch        *amqp091.Channel
-	mandatory bool
-	writes    chan *write
-	done      chan struct{} // closed when ch is
-	err       error         // why; set before that
-	returned  returned
+	conn     *amqp.Conn
+	ch       *amqp091.Channel
+	writes   chan *write
+	done     chan struct{} // closed when ch is
+	err      error         // why; set before that
+	returned returned
 }
 
 // write is a batch on its way to the writer.
@@ -161,13 +167,11 @@ func (p *publisher) newOutlet(ctx context.Context, conn *amqp.Conn) (*outlet, er
 	if err := conn.Within(ctx, func() error { return ch.Confirm(false) }); err != nil {
 		return nil, err
 	}
-	o := &outlet{conn: conn, ch: ch, mandatory: p.config.Mandatory, writes: make(chan *write), done: make(chan struct{})}
+	o := &outlet{conn: conn, ch: ch, writes: make(chan *write), done: make(chan struct{})}
 	closed := ch.NotifyClose(make(chan *amqp091.Error, 1))
-	if o.mandatory {
-		o.returned.ids = map[string]bool{}
-		o.returned.flush = make(chan chan struct{})
-		go o.returned.collect(ch.NotifyReturn(make(chan amqp091.Return)))
-	}
+	o.returned.ids = map[string]bool{}
+	o.returned.flush = make(chan chan struct{})
+	go o.returned.collect(ch.NotifyReturn(make(chan amqp091.Return)))
 	go func() {
 		o.err = errors.New("the channel was closed")
 		if err := <-closed; err != nil {
@@ -194,9 +198,9 @@ func (o *outlet) write() {
 	for {
 		select {
 		case w := <-o.writes:
-			if !declared[w.batch.topic] {
-				w.err = declareExchange(o.ch, w.batch.topic)
-				declared[w.batch.topic] = w.err == nil
+			if b := w.batch; b.declareAlways || !declared[b.exchange] {
+				w.err = b.declare(o.ch)
+				declared[b.exchange] = w.err == nil
 			}
 			if w.err == nil {
 				w.confirms, w.err = o.send(w.batch)
@@ -210,9 +214,8 @@ func (o *outlet) write() {
 
 func (o *outlet) send(b *batch) ([]*amqp091.DeferredConfirmation, error) {
 	confirms := make([]*amqp091.DeferredConfirmation, len(b.msgs))
-	exchange := exchangeOf(b.topic)
 	for i := range b.msgs {
-		c, err := o.ch.PublishWithDeferredConfirm(exchange, b.keys[i], o.mandatory, false, b.msgs[i])
+		c, err := o.ch.PublishWithDeferredConfirm(b.exchange, b.keys[i], b.mandatory, false, b.msgs[i])
 		if err != nil {
 			return nil, err
 		}
@@ -283,7 +286,7 @@ func (o *outlet) confirmed(ctx context.Context, b *batch, confirms []*amqp091.De
 			}
 			return fmt.Errorf("broker rabbitmq: %s refused it: a queue is full, or cannot be reached", o.conn.Addr)
 		}
-		if o.mandatory && o.returned.take(b.msgs[0].MessageId, o.done) {
+		if b.mandatory && o.returned.take(b.msgs[0].CorrelationId, o.done) {
 			missed++
 		}
 		b.msgs, b.keys = b.msgs[1:], b.keys[1:]
@@ -311,11 +314,11 @@ func (o *outlet) lost(b *batch, err error) error {
 	}
 	wrapped := fmt.Errorf("broker rabbitmq: %s: %w", o.conn.Addr, refused)
 	switch {
-	case refused.Code == amqp091.AccessRefused && strings.Contains(refused.Reason, "'"+exchangeOf(b.topic)+"'"):
-		return fmt.Errorf("%w: the user needs the rights to configure and write %s", wrapped, exchangeOf(b.topic))
+	case refused.Code == amqp091.AccessRefused && strings.Contains(refused.Reason, "'"+b.exchange+"'"):
+		return fmt.Errorf("%w: the user needs the rights to configure and write %s", wrapped, b.exchange)
 	case refused.Code == amqp091.PreconditionFailed && b.contains(refused.Reason):
 		return fmt.Errorf("%w: %w", wrapped, broker.ErrTooLarge)
-	case refused.Code == amqp091.PreconditionFailed && strings.Contains(refused.Reason, "exchange '"+exchangeOf(b.topic)+"'"):
+	case refused.Code == amqp091.PreconditionFailed && strings.Contains(refused.Reason, "exchange '"+b.exchange+"'"):
 		return fmt.Errorf("%w: somebody else has made that exchange, delete it", wrapped)
 	}
 	return &lostError{o.conn, wrapped}
@@ -346,7 +349,7 @@ func (b *batch) contains(reason string) bool {
 // returned notes what the server has sent back because no queue takes it.
 type returned struct {
 	mu    sync.Mutex
-	ids   map[string]bool
+	ids   map[string]bool // correlation ids
 	flush chan chan struct{}
 }
 
@@ -359,7 +362,7 @@ func (r *returned) collect(returns <-chan amqp091.Return) {
 				return
 			}
 			r.mu.Lock()
-			r.ids[m.MessageId] = true
+			r.ids[m.CorrelationId] = true
 			r.mu.Unlock()
 		case noted := <-r.flush:
 			close(noted)

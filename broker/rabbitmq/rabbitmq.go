@@ -19,7 +19,8 @@
 //   - Publish returns nil when the server has confirmed that the messages are in all queues of the topic. When the
 //     connection is lost before that, they are published again, with the same ID, until ctx ends. What is published to a
 //     topic without any queue is gone, and that is no error, unless Config.Mandatory says so. While the server is short
-//     of memory or disk, Publish waits, and says why when ctx ends.
+//     of memory or disk, Publish waits, and says why when ctx ends. A program that begins while the server is down does
+//     not wait: New fails at once, and says why.
 //   - What a group has not acked is kept, while it has no members as well, and over restarts of the server. RabbitMQ
 //     3.10 on a single node, killed within a second of the first subscription of a group, may break its queues: then
 //     they have to be deleted.
@@ -33,6 +34,8 @@
 //     process each time comes again each time: the server cannot tell it from those that were only sent ahead, and counts
 //     a return for all of them whenever a member leaves. It moves to the queue micro::dead what came back 1,000,000 times;
 //     a policy of RabbitMQ with a smaller delivery-limit has it do so earlier, also with messages that no handler saw.
+//   - A dead letter that no queue takes, because nobody has subscribed to its topic, is kept in the queue micro::dead, with
+//     the headers of dead letters and, as Micro-Dead-Letter, the topic that it was for. The log says so.
 //
 // A process can have about 200 subscriptions with a group: each takes ten of the 2,047 channels of a connection.
 //
@@ -42,6 +45,7 @@ package rabbitmq
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -63,15 +67,17 @@ type Config struct {
 
 // Validate implements plugin's check of settings.
 func (c Config) Validate() error {
-	switch {
-	case c.Prefetch < 0 || c.Prefetch > maxPrefetch:
-		return fmt.Errorf("prefetch %d: want 1 to %d", c.Prefetch, maxPrefetch)
-	case c.MaxMessage < 0:
-		return fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage)
-	case c.Drain < 0:
-		return fmt.Errorf("drain %s: want more than 0", c.Drain)
+	errs := c.Problems()
+	if c.Prefetch < 0 || c.Prefetch > maxPrefetch {
+		errs = append(errs, fmt.Errorf("prefetch %d: want 1 to %d", c.Prefetch, maxPrefetch))
 	}
-	return c.Config.Validate()
+	if c.MaxMessage < 0 {
+		errs = append(errs, fmt.Errorf("max-message %d: want at least 1B", c.MaxMessage))
+	}
+	if c.Drain < 0 {
+		errs = append(errs, fmt.Errorf("drain %s: want more than 0", c.Drain))
+	}
+	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
@@ -112,25 +118,25 @@ var (
 	_ broker.Capable = (*Broker)(nil)
 )
 
-// New connects, and fails if that is not possible. Closing is cut short when env's context ends.
+// New connects, and fails at once if that is not possible. Closing is cut short when env's context ends.
 func New(env *plugin.Env, c Config) (broker.Broker, error) {
 	return open(env.Context(), c, env.Logger())
 }
 
 func open(ctx context.Context, c Config, log *slog.Logger) (*Broker, error) {
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("rabbitmq broker: %w", err)
+		return nil, err
 	}
 	c = c.withDefaults()
 	dialer, err := amqp.NewDialer("broker", c.Config, log)
 	if err != nil {
-		return nil, fmt.Errorf("rabbitmq broker: %w", err)
+		return nil, err
 	}
 	b := &Broker{config: c, log: log, patience: ctx, subs: broker.NewSubscriptions((*subscription).close)}
 	b.open, b.release = context.WithCancelCause(context.Background())
 	b.close = sync.OnceValue(b.shutdown)
-	b.publish = newPublisher(dialer, c, log)
-	b.consume = newConsumers(dialer, log)
+	b.publish = newPublisher(dialer, c)
+	b.consume = newConsumers(dialer)
 	if err := b.publish.start(ctx); err != nil {
 		b.release(broker.ErrClosed)
 		return nil, err
@@ -154,6 +160,10 @@ func (b *Broker) Publish(ctx context.Context, topic string, msgs ...*broker.Mess
 	if err := broker.CheckPublish(b, topic, msgs...); err != nil {
 		return err
 	}
+	return b.send(ctx, topic, newBatch(topic, b.config.Mandatory, msgs...))
+}
+
+func (b *Broker) send(ctx context.Context, topic string, messages *batch) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
@@ -164,7 +174,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, msgs ...*broker.Mess
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(b.open, func() { cancel(broker.ErrClosed) })()
-	if err := b.publish.publish(ctx, topic, msgs); err != nil {
+	if err := b.publish.publish(ctx, messages); err != nil {
 		return fmt.Errorf("publish to %q: %w", topic, err)
 	}
 	return nil

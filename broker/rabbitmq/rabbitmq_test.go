@@ -3,9 +3,11 @@
 package rabbitmq
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/amqp"
 	"github.com/plugmicro/micro/internal/servers"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
@@ -105,6 +108,8 @@ func TestBroker(t *testing.T) {
 		"nobody has subscribed":                    nobody,
 		"what is left on the server":               leftOnServer,
 		"given back too often":                     givenBackTooOften,
+		"dead letters that no queue takes":         deadLetters,
+		"an outage is logged once":                 outage,
 		"long names":                               longNames,
 		"an equal share":                           equalShare,
 		"Subscribe without a server":               withoutServer,
@@ -466,6 +471,114 @@ func givenBackTooOften(t *testing.T, s *servers.RabbitServer) {
 	}
 }
 
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// logged opens a broker whose log can be read.
+func logged(t *testing.T, c Config) (*Broker, *safeBuffer) {
+	t.Helper()
+	log := &safeBuffer{}
+	b, err := open(context.Background(), c, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b, log
+}
+
+// deadLetters has three groups fail with the same message: the dead letter topics of two have no queue.
+func deadLetters(t *testing.T, s *servers.RabbitServer) {
+	ch, in := plain(t, s), &inbox{}
+	_, err := ch.QueueDelete(deadName, false, false, false) // it is made when it is needed
+	require.NoError(t, err)
+	b, log := logged(t, testConfig(s.Addr))
+	subscribe(t, b, "bad.kept", in.handle)
+	once := broker.Retry(broker.RetryPolicy{Attempts: 1})
+	for _, group := range []string{"kept", "lost-1", "lost-2"} {
+		subscribe(t, b, "bad", func(context.Context, *broker.Message) error { return errors.New("cannot by " + group) }, broker.Group(group), once, broker.DeadLetter("bad."+group))
+	}
+	const n = 20
+	for i := range n {
+		m := &broker.Message{ID: fmt.Sprint(i), Body: []byte("body")}
+		if i%2 == 0 {
+			m.Key, m.Header = "k", map[string]string{"h": "v"}
+		}
+		require.NoError(t, b.Publish(t.Context(), "bad", m))
+	}
+	require.Eventually(t, func() bool {
+		return strings.Count(log.String(), "level=WARN") == 2*n && strings.Count(log.String(), "moved to the dead letter topic") == n
+	}, wait, poll)
+	for _, want := range []string{"queue micro::dead", "rabbitmqadmin get queue=micro::dead", "dead_letter=bad.lost-1"} {
+		require.Contains(t, log.String(), want)
+	}
+	for line := range strings.Lines(log.String()) {
+		require.Equal(t, 1, strings.Count(line, " topic="), line)
+	}
+	require.Eventually(t, func() bool { return len(in.messages()) == n }, wait, poll)
+	for _, m := range in.messages() {
+		require.Equal(t, "cannot by kept", m.Header[broker.HeaderDeadReason])
+	}
+	found := map[any]int{}
+	for range 2 * n {
+		d, ok, err := ch.Get(deadName, true)
+		require.NoError(t, err)
+		require.True(t, ok)
+		group := strings.TrimPrefix(d.Headers["Micro-Dead-Letter"].(string), "bad.")
+		found[group]++
+		require.Equal(t, "body", string(d.Body))
+		require.Equal(t, "cannot by "+group, d.Headers[broker.HeaderDeadReason])
+		require.Equal(t, "bad", d.Headers[broker.HeaderDeadTopic])
+		require.Equal(t, "1", d.Headers[broker.HeaderAttempts])
+		if d.Headers["h"] != nil {
+			require.Equal(t, "k", d.Headers["Micro-Key"])
+		}
+	}
+	require.Equal(t, map[any]int{"lost-1": n, "lost-2": n}, found)
+	require.NoError(t, b.Close())
+	left := s.Eval(t, `io_lib:format("~p", [[Q || Q <- rabbit_amqqueue:list(<<"/">>), {ok, N, _} <- [rabbit_amqqueue:stat(Q)], N > 0]])`)
+	require.NotContains(t, left, "micro:bad:", "all is acked")
+}
+
+func outage(t *testing.T, s *servers.RabbitServer) {
+	b, log := logged(t, testConfig(s.Proxy.Addr()))
+	in := &inbox{}
+	subscribe(t, b, "outage", in.handle)
+	subscribe(t, b, "outage", in.handle, broker.Group("g"))
+	connect, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.Proxy.Cut()
+	require.Error(t, b.Publish(connect, "outage", &broker.Message{}))
+	<-connect.Done() // several attempts
+	s.Proxy.Heal()
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "connected to RabbitMQ again") == 2 }, wait, poll)
+	require.NoError(t, b.Publish(t.Context(), "outage", &broker.Message{}))
+	for _, purpose := range []string{"publish", "consume"} {
+		for _, level := range []string{"WARN", "INFO"} {
+			n := 0
+			for line := range strings.Lines(log.String()) {
+				if strings.Contains(line, "level="+level) && strings.Contains(line, "purpose="+purpose) && strings.Contains(line, s.Proxy.Addr()) {
+					n++
+				}
+			}
+			require.Equal(t, 1, n, "%s %s in\n%s", purpose, level, log)
+		}
+	}
+	require.Equal(t, 4, strings.Count(log.String(), "\n"), log.String())
+}
+
 func longNames(t *testing.T, s *servers.RabbitServer) {
 	b, topic, group := openAt(t, s.Addr), strings.Repeat("t", broker.MaxName), strings.Repeat("g", broker.MaxName-1)
 	in := [2]inbox{}
@@ -585,22 +698,25 @@ func TestOpenErrors(t *testing.T) {
 		config Config
 		want   []string
 	}{
-		"nothing there":  {at(closed.Addr().String()), []string{closed.Addr().String(), "refused"}},
+		"nothing there":  {at(closed.Addr().String()), []string{closed.Addr().String(), "refused", "--broker-address"}},
 		"silent":         {at(l.Addr().String()), []string{l.Addr().String(), "in time"}},
 		"wrong password": {at("amqp://guest:" + password + "@" + s.Addr), []string{s.Addr, "--broker-password"}},
 		"wrong vhost":    {at("amqp://guest:guest@" + s.Addr + "/none"), []string{s.Addr, "--broker-vhost"}},
 		"wrong TLS":      {wrongTLS, []string{s.TLSAddr, "--broker-tls-ca"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			log := &safeBuffer{}
 			err := within(t, 3*time.Second, func() error {
-				_, err := open(context.Background(), test.config, quiet)
+				_, err := open(context.Background(), test.config, slog.New(slog.NewTextHandler(log, nil)))
 				return err
 			})
 			require.Error(t, err)
 			require.NotContains(t, err.Error(), password)
-			for _, want := range append(test.want, "broker rabbitmq") {
+			require.NotContains(t, err.Error(), "broker rabbitmq", "the kernel names the plugin")
+			for _, want := range test.want {
 				require.ErrorContains(t, err, want)
 			}
+			require.Empty(t, log.String(), "the caller is told")
 		})
 	}
 	c := testConfig(s.TLSAddr)
@@ -622,7 +738,10 @@ func TestValidate(t *testing.T) {
 	} {
 		_, err := open(context.Background(), c, quiet)
 		require.ErrorContains(t, err, want)
-		require.ErrorContains(t, err, "rabbitmq broker")
+	}
+	all := Config{Config: amqp.Config{Address: []string{"", ""}}, Prefetch: -1, Drain: -1}.Validate()
+	for _, want := range []string{"address 1", "address 2", "prefetch", "drain"} {
+		require.ErrorContains(t, all, want)
 	}
 	c := Config{Prefetch: 70_000}
 	require.ErrorContains(t, c.Validate(), "65535")

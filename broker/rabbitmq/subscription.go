@@ -22,6 +22,7 @@ type subscription struct {
 	handler broker.Handler
 	options broker.SubscribeOptions
 	log     *slog.Logger
+	outage  amqp.Outage
 
 	life   context.Context // until Close
 	end    context.CancelFunc
@@ -106,7 +107,9 @@ func (s *subscription) run() {
 		if s.life.Err() != nil || s.isFailed() {
 			return
 		}
-		s.log.Warn("the subscription is interrupted, will try again", "error", err)
+		if !conn.IsLost() { // else all have lost it, which is logged once
+			s.outage.Failed(s.log, "the subscription is interrupted, will try again", err)
+		}
 		s.note(err)
 		if time.Since(began) > pauses.MaxInterval {
 			pauses.Reset()
@@ -159,6 +162,7 @@ func (s *subscription) session(conn *amqp.Conn) error {
 	if !s.isBound() {
 		close(s.bound)
 	}
+	s.outage.Over(s.log, "subscribed again")
 	select {
 	case err = <-w.failed:
 	case <-conn.Lost():

@@ -73,7 +73,7 @@ func (w *work) begin() error {
 		}
 	}
 	w.consumer = broker.StartConsumer(w.queue, broker.ConsumerConfig{
-		Topic: w.sub.topic, Handler: w.handle, Options: w.sub.options, Publish: w.sub.broker.Publish, Logger: w.sub.log,
+		Topic: w.sub.topic, Handler: w.handle, Options: w.sub.options, Publish: w.sub.broker.bury, Logger: w.sub.broker.log.With("group", w.sub.options.Group),
 	})
 	if w.control != nil {
 		w.tasks.Go(w.balance)

@@ -2,7 +2,7 @@
 // that are made again when they are lost.
 //
 //	d, err := amqp.NewDialer("broker", config.Config, log)
-//	err = d.Run(ctx, "publish", func(ctx context.Context, c *amqp.Conn) error { … <-c.Lost() … }, failed)
+//	err = d.Run(ctx, "publish", func(ctx context.Context, c *amqp.Conn, ready func()) error { … ready() … <-c.Lost() … }, failed)
 //
 // The recovery that amqp091 has is never used: with it an old delivery acknowledges another message after a reconnect. Here
 // each connection is a new one, with new channels, and everything that came from an old one fails.
@@ -32,16 +32,19 @@ type Config struct {
 }
 
 // Validate implements plugin's check of settings.
-func (c Config) Validate() error {
+func (c Config) Validate() error { return errors.Join(c.Problems()...) }
+
+// Problems is all that is wrong with c, for the Validate of those who embed it.
+func (c Config) Problems() []error {
 	c = c.WithDefaults()
-	switch {
-	case c.Timeout < 0:
-		return fmt.Errorf("timeout %s: want more than 0", c.Timeout)
-	case c.Heartbeat < time.Second || c.Heartbeat%time.Second != 0 || c.Heartbeat > time.Hour:
-		return fmt.Errorf("heartbeat %s: want whole seconds, from 1s to 1h", c.Heartbeat)
+	_, errs := c.servers()
+	if c.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("timeout %s: want more than 0", c.Timeout))
 	}
-	_, err := c.servers()
-	return err
+	if c.Heartbeat < time.Second || c.Heartbeat%time.Second != 0 || c.Heartbeat > time.Hour {
+		errs = append(errs, fmt.Errorf("heartbeat %s: want whole seconds, from 1s to 1h", c.Heartbeat))
+	}
+	return errs
 }
 
 // WithDefaults fills in what is zero.
@@ -71,16 +74,15 @@ type server struct {
 	tls      bool
 }
 
-func (c Config) servers() ([]server, error) {
-	var list []server
+func (c Config) servers() (list []server, errs []error) {
 	for i, addr := range c.Address {
 		s, err := c.server(addr)
 		if err != nil {
-			return nil, fmt.Errorf("address %d: %w", i+1, err) // the address itself may hold a password
+			errs = append(errs, fmt.Errorf("address %d: %w", i+1, err)) // the address itself may hold a password
 		}
 		list = append(list, s)
 	}
-	return list, nil
+	return list, errs
 }
 
 func (c Config) server(addr string) (server, error) {

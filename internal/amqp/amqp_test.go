@@ -3,13 +3,17 @@
 package amqp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -77,6 +81,62 @@ func TestValidate(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), password)
 	}
+	all := Config{Address: []string{"", "a:1", "http://b"}, Timeout: -1, Heartbeat: 1}.Validate()
+	for _, want := range []string{"address 1", "address 3", "timeout", "heartbeat"} {
+		require.ErrorContains(t, all, want)
+	}
+}
+
+func TestLossReason(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]amqp091.Error{
+		"connection reset by peer":         {Code: 501, Reason: "read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer"},
+		"the server closed it":             {Code: 501, Reason: "EOF"},
+		"the server gave no sign of life":  {Code: 501, Reason: "read tcp 127.0.0.1:1->127.0.0.1:2: i/o timeout"},
+		"CONNECTION_FORCED: closing (320)": {Code: 320, Reason: "CONNECTION_FORCED: closing", Server: true},
+	} {
+		require.Equal(t, want, lossReason(&err))
+	}
+}
+
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		l, o, err := slog.New(slog.NewTextHandler(&log, nil)), Outage{}, errors.New("one\ntwo")
+		lines := func() (found []string) {
+			for line := range strings.Lines(log.String()) {
+				_, text, _ := strings.Cut(strings.TrimSpace(line), " ") // behind the time
+				found = append(found, text)
+			}
+			log.Reset()
+			return found
+		}
+		down := []string{`level=WARN msg=down error="one; two"`}
+		fails := func(lasts time.Duration) {
+			for range lasts / time.Second {
+				o.Failed(l, "down", err)
+				time.Sleep(time.Second)
+			}
+		}
+		o.Over(l, "up")
+		require.Empty(t, lines(), "never down")
+		fails(49 * time.Second)
+		require.Equal(t, down, lines())
+		fails(72 * time.Second)
+		require.Equal(t, append(down, down...), lines(), "after a minute, and two")
+		o.Over(l, "up", "a", 1)
+		o.Over(l, "up")
+		require.Equal(t, []string{"level=INFO msg=up a=1 after=2m1s"}, lines())
+		for range 10 {
+			fails(time.Second)
+			o.Over(l, "up")
+		}
+		require.Empty(t, lines(), "it comes and goes")
+		time.Sleep(settled)
+		fails(time.Second)
+		o.Over(l, "up")
+		require.Equal(t, append(down, "level=INFO msg=up after=1s"), lines())
+	})
 }
 
 func TestConnectionRefused(t *testing.T) {
@@ -86,8 +146,8 @@ func TestConnectionRefused(t *testing.T) {
 	addr := l.Addr().String()
 	l.Close()
 	err = dialError(t, Config{Address: []string{addr}}, 5*time.Second)
-	require.ErrorContains(t, err, "broker rabbitmq: connect to "+addr+": ")
-	require.ErrorContains(t, err, "connection refused")
+	require.EqualError(t, err, "connect to "+addr+": connection refused: is RabbitMQ up, and is --broker-address right?")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
 // listenTo accepts connections and does as told.
@@ -144,7 +204,7 @@ func TestServer(t *testing.T) {
 		c := config
 		c.User, c.Password = "other", plugin.NewSecret(password+"!")
 		err := dialError(t, c, 3*time.Second) // not after the three seconds that RabbitMQ keeps silent for others
-		for _, want := range []string{"broker rabbitmq", s.Proxy.Addr(), `user "other"`, "--broker-password", "ACCESS_REFUSED"} {
+		for _, want := range []string{"connect to " + s.Proxy.Addr(), `user "other"`, "--broker-password", "ACCESS_REFUSED"} {
 			require.ErrorContains(t, err, want)
 		}
 		c.Address = []string{"amqp://other:" + password + "@" + s.Addr + "/missing"}
@@ -220,12 +280,34 @@ func alarm(t *testing.T, s *servers.RabbitServer, config Config) {
 	require.NoError(t, conn.Close(), "once more")
 }
 
+// safeBuffer is a log that is read while it is written.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 func runs(t *testing.T, s *servers.RabbitServer, config Config) {
 	ctx, cancel := context.WithCancel(t.Context())
 	conns, failures, ended := make(chan *Conn), make(chan error, 1000), make(chan error, 1)
-	d := newDialer(t, config)
+	var log safeBuffer
+	d, err := NewDialer("broker", config, slog.New(slog.NewTextHandler(&log, nil)))
+	require.NoError(t, err)
+	s.Proxy.Cut()
 	go func() {
-		ended <- d.Run(ctx, "test", func(ctx context.Context, c *Conn) error {
+		ended <- d.Run(ctx, "test", func(ctx context.Context, c *Conn, ready func()) error {
+			ready()
 			conns <- c
 			select {
 			case <-c.Lost():
@@ -235,14 +317,28 @@ func runs(t *testing.T, s *servers.RabbitServer, config Config) {
 			}
 		}, func(err error) { failures <- err })
 	}()
+	require.ErrorContains(t, <-failures, "connect to "+s.Proxy.Addr())
+	s.Proxy.Heal()
 	first := <-conns
+	require.Empty(t, log.String(), "whoever waits for the first connection is told")
+	for len(failures) > 0 {
+		<-failures
+	}
 	s.Kill(t)
 	<-first.Lost()
 	require.ErrorContains(t, <-failures, "lost")
-	require.ErrorContains(t, <-failures, "connect to "+s.Proxy.Addr())
+	for range 3 {
+		require.ErrorContains(t, <-failures, "connect to "+s.Proxy.Addr())
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+	require.Contains(t, log.String(), "level=WARN")
+	require.Contains(t, log.String(), "purpose=test")
+	require.Contains(t, log.String(), s.Proxy.Addr())
 	s.Start(t)
 	second := <-conns
 	require.NotSame(t, first, second)
+	require.Equal(t, 2, strings.Count(log.String(), "\n"), log.String())
+	require.Contains(t, log.String(), `level=INFO msg="connected to RabbitMQ again" purpose=test address=`+s.Proxy.Addr()+" after=")
 	s.Proxy.Drop()
 	third := <-conns
 	require.NotSame(t, second, third)

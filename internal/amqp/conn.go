@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,7 +82,7 @@ func (c *Conn) end(err *amqp091.Error) {
 	defer c.mu.Unlock()
 	c.err = fmt.Errorf("the connection to %s was closed", c.Addr)
 	if err != nil {
-		c.err = fmt.Errorf("the connection to %s was lost: %s (%d)", c.Addr, err.Reason, err.Code)
+		c.err = fmt.Errorf("the connection to %s was lost: %s", c.Addr, lossReason(err))
 	}
 	if c.blocked != nil {
 		close(c.blocked.end)
@@ -90,8 +91,26 @@ func (c *Conn) end(err *amqp091.Error) {
 	close(c.lost)
 }
 
+// lossReason is what the server said. amqp091 gives a code also to what it noticed itself, which is an error of the socket.
+func lossReason(err *amqp091.Error) string {
+	if err.Server {
+		return fmt.Sprintf("%s (%d)", err.Reason, err.Code)
+	}
+	reason := err.Reason[strings.LastIndex(err.Reason, ": ")+1:]
+	switch reason = strings.TrimSpace(reason); reason {
+	case "EOF":
+		return "the server closed it"
+	case "i/o timeout":
+		return "the server gave no sign of life"
+	}
+	return reason
+}
+
 // Lost is closed when the connection is lost, or was closed.
 func (c *Conn) Lost() <-chan struct{} { return c.lost }
+
+// IsLost tells of a loss before Lost and Err do, and before any of the channels end because of it.
+func (c *Conn) IsLost() bool { return c.conn.IsClosed() }
 
 // Err is why the connection was lost, nil before that.
 func (c *Conn) Err() error {

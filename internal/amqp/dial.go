@@ -35,10 +35,8 @@ func NewDialer(kind string, c Config, log *slog.Logger) (*Dialer, error) {
 		return nil, err
 	}
 	d := &Dialer{kind: kind, config: c.WithDefaults(), log: log}
+	d.servers, _ = d.config.servers()
 	var err error
-	if d.servers, err = d.config.servers(); err != nil {
-		return nil, err
-	}
 	if d.tls, err = c.TLS.Client(); err != nil {
 		return nil, err
 	}
@@ -52,7 +50,8 @@ func NewDialer(kind string, c Config, log *slog.Logger) (*Dialer, error) {
 func (d *Dialer) Config() Config { return d.config }
 
 // Dial tries each server once, the one that worked last first, within ctx and the timeout. purpose goes into the name of
-// the connection, which the server shows to who manages it. The error names the plugin, the addresses and the reasons.
+// the connection, which the server shows to who manages it. The error names the addresses, the reasons and the options to
+// look at.
 func (d *Dialer) Dial(ctx context.Context, purpose string) (*Conn, error) {
 	end := time.Now().Add(d.config.Timeout)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(end) {
@@ -72,7 +71,7 @@ func (d *Dialer) Dial(ctx context.Context, purpose string) (*Conn, error) {
 			d.mu.Unlock()
 			return c, nil
 		}
-		errs = append(errs, fmt.Errorf("%s rabbitmq: connect to %s: %w", d.kind, d.servers[n].addr, err))
+		errs = append(errs, fmt.Errorf("connect to %s: %w", d.servers[n].addr, err))
 		if ctx.Err() != nil {
 			break
 		}
@@ -162,7 +161,7 @@ func (d *Dialer) explain(ctx context.Context, s *server, during string, err erro
 	case errors.As(err, &refused) && refused.Server && refused.Code == amqp091.AccessRefused:
 		return fmt.Errorf("user %q or the password is wrong, or the user may not log in from here: check --%s-user and --%[2]s-password, or the URL in --%[2]s-address (%w)", s.user, d.kind, err)
 	case errors.As(err, &refused) && refused.Server && refused.Code == amqp091.NotAllowed:
-		return fmt.Errorf("virtual host %q is not there, or user %q has no rights in it: check --%s-vhost (%w)", s.vhost, s.user, d.kind, err)
+		return fmt.Errorf("virtual host %q is not there, or user %q has no rights in it: check --%s-vhost, or the URL in --%[3]s-address (%w)", s.vhost, s.user, d.kind, err)
 	case errors.As(err, &refused) && refused.Server:
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
@@ -174,11 +173,20 @@ func (d *Dialer) explain(ctx context.Context, s *server, during string, err erro
 	case errors.Is(err, amqp091.ErrSASL):
 		return errors.New("the server takes no login with user and password (SASL PLAIN)")
 	case errors.As(err, &refused):
-		return errors.New("the server ended the connection during the handshake: is it RabbitMQ, and without TLS, that listens there?")
+		return fmt.Errorf("the server ended the connection during the handshake: is it RabbitMQ, and without TLS, that listens there? Check --%s-address and --%[1]s-tls-enable", d.kind)
 	}
+	return fmt.Errorf("%w: is RabbitMQ up, and is --%s-address right?", unreached(err), d.kind)
+}
+
+// unreached leaves out of err what is told already: the address, and that it is about connecting.
+func unreached(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
-		return op.Err // the address is told already
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
 	}
 	return err
 }
@@ -190,7 +198,7 @@ func explainTLS(kind, during string, err error) error {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("%s%w: set --%s-tls-ca to the certificates of the server's authorities", during, err, kind)
 	case errors.As(err, &header), errors.Is(err, io.EOF):
-		return fmt.Errorf("%s%w: does the server take TLS at that port?", during, err)
+		return fmt.Errorf("%s%w: does the server take TLS at that port? Check --%s-address and --%[3]s-tls-enable", during, err, kind)
 	}
 	return fmt.Errorf("%s%w", during, err)
 }

@@ -62,21 +62,21 @@ type Config struct {
 
 // Validate implements plugin's check of settings.
 func (c Config) Validate() error {
-	if err := c.Config.Validate(); err != nil {
-		return err
-	}
 	c = c.withDefaults()
-	switch {
-	case c.MaxMessage < 1 || c.MaxMessage > math.MaxInt32:
-		return fmt.Errorf("max-message %s: want 1B to %dB", c.MaxMessage, math.MaxInt32)
-	case c.MaxConns < 1:
-		return fmt.Errorf("max-conns %d: want at least 1", c.MaxConns)
-	case c.Window < minWindow || c.Window > math.MaxInt32:
-		return fmt.Errorf("window %s: want %s to %dB", c.Window, plugin.Size(minWindow), math.MaxInt32)
-	case c.KeepAlive <= 0:
-		return fmt.Errorf("keep-alive %s: want more than 0", c.KeepAlive)
+	errs := c.Problems()
+	if c.MaxMessage < 1 || c.MaxMessage > math.MaxInt32 {
+		errs = append(errs, fmt.Errorf("max-message %s: want 1B to %dB", c.MaxMessage, math.MaxInt32))
 	}
-	return nil
+	if c.MaxConns < 1 {
+		errs = append(errs, fmt.Errorf("max-conns %d: want at least 1", c.MaxConns))
+	}
+	if c.Window < minWindow || c.Window > math.MaxInt32 {
+		errs = append(errs, fmt.Errorf("window %s: want %s to %dB", c.Window, plugin.Size(minWindow), math.MaxInt32))
+	}
+	if c.KeepAlive <= 0 {
+		errs = append(errs, fmt.Errorf("keep-alive %s: want more than 0", c.KeepAlive))
+	}
+	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
@@ -97,6 +97,7 @@ type Transport struct {
 	config Config
 	dialer *amqp.Dialer
 	log    *slog.Logger
+	outage amqp.Outage
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -245,7 +246,9 @@ func (a *attempt) over() bool {
 
 // connect makes a link, and runs it until it is lost or t is closed.
 func (t *Transport) connect(a *attempt) {
-	a.link, a.err = newLink(t)
+	if a.link, a.err = newLink(t); a.err == nil {
+		t.outage.Over(t.log, "connected to RabbitMQ again", "address", a.link.in.Addr)
+	}
 	close(a.done)
 	if a.err == nil {
 		a.link.run()
