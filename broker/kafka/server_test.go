@@ -368,7 +368,7 @@ func missingDeadLetterTopic(t *testing.T, w *workshop) {
 	w.create(t, 1)
 	w.config.MissingTopics = "fail"
 	_, err := w.open(t).Subscribe(t.Context(), w.topic, newLedger().handle, broker.DeadLetter("none"))
-	require.ErrorContains(t, err, `its dead letters: `+w.server.Addr+`: the topic "none" does not exist`)
+	require.ErrorContains(t, err, `its dead letters: broker kafka at `+w.server.Addr+`: the topic "none" does not exist`)
 }
 
 // topicOfAnotherIsFoundSoon publishes to a topic that was created after the metadata were read, which are six seconds old at
