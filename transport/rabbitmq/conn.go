@@ -93,6 +93,13 @@ func (c *conn) Close() error {
 	return nil
 }
 
+// end has all calls answer err; what was sent before still goes.
+func (c *conn) end(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail(err)
+}
+
 // lost ends the connection because of err, without a word to the peer, who is gone. What was received stays.
 func (c *conn) lost(err error) {
 	c.mu.Lock()
@@ -174,8 +181,11 @@ func (c *conn) closedError(call string) error {
 }
 
 func (c *conn) lostError(call string, err error) error {
-	if err == io.EOF {
+	switch err {
+	case io.EOF:
 		return err
+	case transport.ErrClosed:
+		return c.closedError(call)
 	}
 	return fmt.Errorf("%s %s: connection lost: %w", call, c.remote, err)
 }

@@ -584,8 +584,27 @@ func closes(t *testing.T, r *rig) {
 	c, d := pair(t, tr.(*Transport), l)
 	require.NoError(t, c.Send(soon(t), []byte("farewell")))
 	require.NoError(t, c.Close())
+	own := listen(t, tr.(*Transport), "")
+	ends := []transport.Conn{a}
+	for range 50 {
+		e, f := pair(t, tr.(*Transport), own)
+		ends = append(ends, e, f)
+	}
+	p := newPlayer(t, r) // a listener that never answers
+	dialed := make(chan error, 1)
+	go func() {
+		_, err := tr.Dial(soon(t), p.name)
+		dialed <- err
+	}()
+	<-p.inbox
 	require.NoError(t, tr.(*Transport).Close())
 	require.NoError(t, tr.(*Transport).Close(), "once more")
+	require.ErrorIs(t, <-dialed, transport.ErrClosed)
+	for _, e := range ends {
+		_, err := e.Recv(soon(t))
+		require.ErrorIs(t, err, transport.ErrClosed)
+		require.ErrorIs(t, e.Send(soon(t), nil), transport.ErrClosed)
+	}
 	got, err := d.Recv(soon(t))
 	require.NoError(t, err)
 	require.Equal(t, "farewell", string(got))

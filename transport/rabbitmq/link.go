@@ -184,6 +184,9 @@ func (l *link) leave() {
 	l.mu.Unlock()
 	timer := time.NewTimer(flushTimeout)
 	defer timer.Stop()
+	for _, c := range conns { // all, before a peer is told: it may be in this process, and answer
+		c.end(transport.ErrClosed)
+	}
 	for _, c := range conns {
 		c.reset(errors.New("the peer's process closed its transport"))
 	}
