@@ -144,6 +144,8 @@ func TestOneServer(t *testing.T) {
 		"Enterprise":                   testEnterprise,
 		"Agents in order":              testAgentsInOrder,
 		"A silent agent is left":       testSilentAgent,
+		"Deregister in time":           testDeregisterInTime,
+		"Never reached":                testNeverReached,
 		"A connection that was cut":    testCut,
 		"Direct":                       testDirect,
 		"Calls ask for nothing":        testCalls,
@@ -666,6 +668,49 @@ func testSilentAgent(t *testing.T, server *servers.Server, _ foreign) {
 	require.NoError(t, writer.Deregister(s))
 }
 
+// testDeregisterInTime: however many nodes there are, and agents that are silent, and if one of them is well.
+func testDeregisterInTime(t *testing.T, server *servers.Server, _ foreign) {
+	addrs := []string{server.Addr}
+	proxies := make([]*servers.Proxy, 3)
+	for i := range proxies {
+		var err error
+		proxies[i], err = servers.NewProxy(server.Addr)
+		require.NoError(t, err)
+		defer proxies[i].Close()
+		addrs = append(addrs, proxies[i].Addr())
+	}
+	r := open(t, settings(addrs...))
+	s := greeter("in-time", "a", "b", "c")
+	for i := range addrs {
+		r.agents.prefer(i)
+		require.NoError(t, r.Register(s))
+	}
+	for _, p := range proxies {
+		p.Blackhole()
+	}
+	begun := time.Now()
+	err := r.Deregister(s)
+	require.Less(t, time.Since(begun), 2*r.config.Timeout)
+	for _, addr := range addrs[1:] {
+		require.ErrorContains(t, err, "consul "+addr+": no answer within 2s")
+	}
+	hasIDs(t, open(t, settings(server.Addr)), s.Name) // the agent that is well has forgotten all of them
+	for _, p := range proxies {
+		p.Heal()
+	}
+	eventually(t, func() bool { return r.Deregister(s) == nil })
+	require.Empty(t, r.own)
+}
+
+// testNeverReached: an agent that was not there when the node was registered does not have it.
+func testNeverReached(t *testing.T, server *servers.Server, _ foreign) {
+	r := open(t, settings("127.0.0.1:1", server.Addr))
+	s := greeter("never-reached", "a")
+	require.NoError(t, r.Register(s))
+	require.NoError(t, r.Deregister(s))
+	hasIDs(t, r, s.Name)
+}
+
 // testCut: what happened while the connections were refused is told afterwards, without a new watch.
 func testCut(t *testing.T, server *servers.Server, _ foreign) {
 	proxy, err := servers.NewProxy(server.Addr)
@@ -752,6 +797,32 @@ func TestAgentDies(t *testing.T) {
 	require.NoError(t, k.Stop(ctx))
 	hasIDs(t, observer, "both") // it was forgotten by both
 	require.Empty(t, newForeign(t, agent.Addr).state("both"))
+}
+
+// TestZombie: a node that moved to another agent is gone for good only when the first one has forgotten it, too.
+func TestZombie(t *testing.T) {
+	server, agent := servers.ConsulPair(t)
+	neighbour(t, server)
+	observer := open(t, settings(server.Addr))
+	proxy, err := servers.NewProxy(agent.Addr)
+	require.NoError(t, err)
+	defer proxy.Close()
+	r := open(t, settings(proxy.Addr(), server.Addr))
+	s := greeter("zombie", "a", "b") // without a TTL
+	require.NoError(t, r.Register(s))
+	proxy.Cut()
+	require.NoError(t, r.Register(s))
+	require.Equal(t, server.Addr, r.agents.pick().name)
+
+	err = r.Deregister(s)
+	require.ErrorContains(t, err, "consul "+proxy.Addr())
+	require.ErrorContains(t, err, "may still have the node")
+	require.NotContains(t, err.Error(), server.Addr)
+	require.Equal(t, []string{"a", "b"}, ids(t, observer, "zombie")) // the cut agent tells of them still
+	proxy.Heal()
+	require.NoError(t, r.Deregister(s))
+	hasIDs(t, observer, "zombie")
+	require.Empty(t, r.own)
 }
 
 // TestServersDie: the agent answers, but has nobody to ask.

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/plugmicro/micro/registry"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -120,8 +124,9 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 			return err
 		}
 	}
-	r.note(reg.ID, a)
-	err := a.client.Agent().ServiceRegisterOpts(reg.AgentServiceRegistration, api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx))
+	// An agent that was connected to may have it, whatever comes back.
+	sent := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { r.note(reg.ID, a) }})
+	err := a.client.Agent().ServiceRegisterOpts(reg.AgentServiceRegistration, api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(sent))
 	if err != nil {
 		return err
 	}
@@ -219,42 +224,60 @@ func (r *Registry) noted(id string, a *agent) bool {
 	return r.own[id][a]
 }
 
+// unnote is for an agent that has forgotten it.
+func (r *Registry) unnote(id string, a *agent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.own[id], a)
+	if len(r.own[id]) == 0 {
+		delete(r.own, id)
+	}
+}
+
+// told are the agents that may have the instance because of this process.
+func (r *Registry) told(id string) []*agent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(r.agents.list), func(a *agent) bool { return !r.own[id][a] })
+}
+
+// Deregister has every agent that this process registered the nodes with forget them, at once and within the timeout. It
+// fails if one does not, as the node can be found again when that agent is back: until its TTL passes, and for ever
+// without one. Nothing goes on in the background: to call it again asks those agents that are left. Nodes that this
+// process did not register are forgotten by the first agent that answers.
 func (r *Registry) Deregister(s *registry.Service) error {
 	if r.ctx.Err() != nil {
 		return registry.ErrClosed
 	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
+	defer cancel()
+	var work errgroup.Group // one that fails does not end the others
+	work.SetLimit(maxConns)
 	for _, n := range s.Nodes {
-		if err := r.deregister(serviceID(s.Name, n.ID)); err != nil {
-			return r.failed("deregister "+s.Name, err)
-		}
+		work.Go(func() error { return r.deregister(ctx, serviceID(s.Name, n.ID)) })
 	}
-	return nil
+	return r.failed("deregister "+s.Name, work.Wait())
 }
 
-func (r *Registry) deregister(id string) error {
-	var done *agent
-	err := r.agents.do(r.ctx, func(ctx context.Context, a *agent) error {
-		done = a
-		return forget(ctx, a, id)
-	})
-	if err != nil {
-		return err
+func (r *Registry) deregister(ctx context.Context, id string) error {
+	told := r.told(id)
+	if len(told) == 0 {
+		return r.agents.do(ctx, func(ctx context.Context, a *agent) error { return forget(ctx, a, id) })
 	}
-	r.mu.Lock()
-	others := r.own[id]
-	delete(r.own, id)
-	delete(others, done)
-	r.mu.Unlock()
-	for a := range others {
-		ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
-		err := forget(ctx, a, id)
-		cancel()
-		if err != nil {
-			r.log.Warn("an agent that was left still has the service until its TTL passes", "agent", a.name, "id", id,
-				"error", explain(a, err, r.config.Timeout))
-		}
+	errs := make([]error, len(told))
+	var work sync.WaitGroup
+	for i, a := range told {
+		work.Go(func() {
+			err := forget(ctx, a, id)
+			if err == nil {
+				r.unnote(id, a)
+				return
+			}
+			errs[i] = fmt.Errorf("%w; it may still have the node: deregister it again when it answers", explain(a, err, r.config.Timeout))
+		})
 	}
-	return nil
+	work.Wait()
+	return errors.Join(errs...)
 }
 
 func forget(ctx context.Context, a *agent, id string) error {
