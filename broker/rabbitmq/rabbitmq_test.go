@@ -112,6 +112,7 @@ func TestBroker(t *testing.T) {
 		"an outage is logged once":                 outage,
 		"long names":                               longNames,
 		"an equal share":                           equalShare,
+		"foreign keys in the shared queue":         foreignKeys,
 		"Subscribe without a server":               withoutServer,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
@@ -557,11 +558,13 @@ func outage(t *testing.T, s *servers.RabbitServer) {
 	in := &inbox{}
 	subscribe(t, b, "outage", in.handle)
 	subscribe(t, b, "outage", in.handle, broker.Group("g"))
-	connect, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
 	s.Proxy.Cut()
-	require.Error(t, b.Publish(connect, "outage", &broker.Message{}))
-	<-connect.Done() // several attempts
+	for range 4 { // attempts
+		_, noOutlet, _ := b.publish.outlets.now()
+		_, noConn, _ := b.consume.conns.now()
+		<-noOutlet
+		<-noConn
+	}
 	s.Proxy.Heal()
 	require.Eventually(t, func() bool { return strings.Count(log.String(), "connected to RabbitMQ again") == 2 }, wait, poll)
 	require.NoError(t, b.Publish(t.Context(), "outage", &broker.Message{}))
@@ -596,12 +599,7 @@ func equalShare(t *testing.T, s *servers.RabbitServer) {
 	publisher := openAt(t, s.Addr)
 	var mu sync.Mutex
 	owner, last := map[string]int{}, map[string]int{} // by key
-	var next, keys = map[string]int{}, []string(nil)
-	for i := 0; len(keys) < partitions; i++ { // one of each partition
-		if key := fmt.Sprint("k", i); !containsPartition(keys, key) {
-			keys = append(keys, key)
-		}
-	}
+	next, keys := map[string]int{}, oneOfEach()
 	share := func() (counts [3]int) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -630,6 +628,60 @@ func equalShare(t *testing.T, s *servers.RabbitServer) {
 			return sameCounts(got, want)
 		}, wait, 20*time.Millisecond, "want %v, have %v", want, share)
 	}
+}
+
+// foreignKeys has a member hand over partitions while it has messages of their keys from the shared queue.
+func foreignKeys(t *testing.T, s *servers.RabbitServer) {
+	first, second, ch, keys := openAt(t, s.Addr), openAt(t, s.Addr), plain(t, s), oneOfEach()
+	free, started := make(chan struct{}), make(chan string, len(keys))
+	var foreign inbox
+	handler := func(own *inbox) broker.Handler {
+		return func(ctx context.Context, m *broker.Message) error {
+			if m.ID == "own" {
+				return own.handle(ctx, m)
+			}
+			select {
+			case started <- m.Key:
+			default:
+			}
+			<-free
+			return foreign.handle(ctx, m)
+		}
+	}
+	var atFirst, atSecond inbox
+	subscribe(t, first, "foreign-keys", handler(&atFirst), broker.Group("g"), broker.Concurrency(2*len(keys)))
+	for range 3 {
+		for _, key := range keys {
+			p := amqp091.Publishing{Headers: amqp091.Table{headerKey: key}}
+			require.NoError(t, ch.PublishWithContext(t.Context(), "micro:foreign-keys", "", false, false, p))
+		}
+	}
+	for range keys {
+		<-started // two more of each key wait behind
+	}
+	subscribe(t, second, "foreign-keys", handler(&atSecond), broker.Group("g"), broker.Concurrency(2*len(keys)))
+	require.Eventually(t, func() bool { // hand over, which takes messages of other keys: these keys are in use
+		for i := range 100 {
+			assert.NoError(t, first.Publish(t.Context(), "foreign-keys", &broker.Message{ID: "own", Key: fmt.Sprint("own", i)}))
+		}
+		served := map[int]bool{}
+		for _, m := range atSecond.messages() {
+			served[partitionOf(m.Key)] = true
+		}
+		return len(served) == partitions/2
+	}, wait, 20*time.Millisecond)
+	close(free)
+	require.Eventually(t, func() bool { return len(foreign.messages()) == 3*len(keys) }, wait, poll)
+}
+
+// oneOfEach are keys, one of each partition.
+func oneOfEach() (keys []string) {
+	for i := 0; len(keys) < partitions; i++ {
+		if key := fmt.Sprint("k", i); !containsPartition(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 func containsPartition(keys []string, key string) bool {

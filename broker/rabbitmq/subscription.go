@@ -107,7 +107,7 @@ func (s *subscription) run() {
 		if s.life.Err() != nil || s.isFailed() {
 			return
 		}
-		if !conn.IsLost() { // else all have lost it, which is logged once
+		if s.isBound() && !conn.IsLost() { // or else Subscribe tells it, or what has lost its connection is logged once
 			s.outage.Failed(s.log, "the subscription is interrupted, will try again", err)
 		}
 		s.note(err)
