@@ -212,9 +212,10 @@ func (q *Queue) close() []*Delivery {
 	return rest
 }
 
-// Discard settles as not acked, in order, what is not in flight and has a key that matches, and returns how many that
-// were. It is for who may no longer handle those keys, because another member of the group does.
-func (q *Queue) Discard(match func(key string) bool) int {
+// Discard settles as not acked, in order, what is not in flight and matches, and returns how many that were. It is for
+// who may no longer handle those messages, because another member of the group does. match gets what was put, and must
+// not call q.
+func (q *Queue) Discard(match func(*Message) bool) int {
 	rest := q.discard(match)
 	for _, d := range rest {
 		d.settled(false)
@@ -222,34 +223,37 @@ func (q *Queue) Discard(match func(key string) bool) int {
 	return len(rest)
 }
 
-func (q *Queue) discard(match func(key string) bool) []*Delivery {
+func (q *Queue) discard(match func(*Message) bool) []*Delivery {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var rest []*Delivery
 	for key, behind := range q.behind {
-		if match(key) {
-			rest = append(rest, behind...)
-			q.behind[key] = nil
-		}
+		q.behind[key] = slices.DeleteFunc(behind, func(d *Delivery) bool {
+			matches := match(d.Message)
+			if matches {
+				rest = append(rest, d)
+			}
+			return matches
+		})
 	}
 	for d, timer := range q.paused {
-		if match(d.Message.Key) {
+		if match(d.Message) {
 			timer.Stop()
 			delete(q.paused, d)
-			delete(q.behind, d.Message.Key)
+			q.release(d.Message.Key)
 			rest = append(rest, d)
 		}
 	}
 	var next *list.Element
 	for e := q.ready.Front(); e != nil; e = next {
 		next = e.Next()
-		if d := e.Value.(*Delivery); match(d.Message.Key) {
+		if d := e.Value.(*Delivery); match(d.Message) {
 			q.ready.Remove(e)
 			select {
 			case <-q.available:
 			default: // somebody is about to take it, and finds nothing
 			}
-			delete(q.behind, d.Message.Key)
+			q.release(d.Message.Key)
 			rest = append(rest, d)
 		}
 	}

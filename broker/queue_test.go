@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -178,7 +179,7 @@ func TestQueueDiscard(t *testing.T) {
 		}
 		a1, b1 := take(t, q), take(t, q)
 		b1.Return(time.Minute)
-		require.Equal(t, 5, q.Discard(func(key string) bool { return key == "a" || key == "b" || key == "c" }))
+		require.Equal(t, 5, q.Discard(func(m *Message) bool { return m.Key == "a" || m.Key == "b" || m.Key == "c" }))
 		require.Equal(t, []string{"b1", "c1", "b2", "a2", "c2"}, back, "in order, but not what is in flight")
 		fill(t, q, &Message{ID: "a3", Key: "a"}, &Message{ID: "c3", Key: "c"}, &Message{ID: "b3", Key: "b"})
 		for _, want := range []string{"1", "d1", "c3", "b3"} {
@@ -189,6 +190,30 @@ func TestQueueDiscard(t *testing.T) {
 		nothing(t, q)
 		a1.Ack()
 		require.Equal(t, "a3", take(t, q).Message.ID, "a key that is in flight is still one after the other")
+	})
+}
+
+// TestQueueDiscardSomeOfAKey leaves messages behind those of the same key that are discarded: paused, ready, in flight.
+func TestQueueDiscardSomeOfAKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(10, 1000)
+		fill(t, q, &Message{ID: "a1", Key: "a"}, &Message{ID: "b1", Key: "b"}, &Message{ID: "c1", Key: "c"})
+		take(t, q).Return(time.Minute) // a1 is paused, b1 in flight, c1 ready
+		b1 := take(t, q)
+		for _, key := range []string{"a", "b", "c"} {
+			fill(t, q, &Message{ID: key + "2", Key: key}, &Message{ID: key + "3", Key: key})
+		}
+		gone := []string{"a1", "a2", "b2", "c1", "c3"}
+		require.Equal(t, 5, q.Discard(func(m *Message) bool { return slices.Contains(gone, m.ID) }))
+		for _, want := range []string{"a3", "c2"} {
+			d := take(t, q)
+			require.Equal(t, want, d.Message.ID)
+			d.Ack()
+		}
+		nothing(t, q)
+		b1.Ack()
+		take(t, q).Ack()
+		require.NoError(t, q.Drain(t.Context()))
 	})
 }
 
@@ -212,7 +237,7 @@ func TestQueueDiscardAgainstTake(t *testing.T) {
 	for i := range messages {
 		require.NoError(t, q.Put(t.Context(), &Message{Key: string(rune('a' + i%3))}, func(acked bool) { settled <- acked }))
 		if i%2 == 0 {
-			q.Discard(func(key string) bool { return key != "b" })
+			q.Discard(func(m *Message) bool { return m.Key != "b" })
 		}
 	}
 	require.NoError(t, q.Drain(t.Context()))

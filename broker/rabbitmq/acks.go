@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"github.com/plugmicro/micro/broker"
 )
 
 // acker sends the acks of one connection, so that no handler waits for the network, and several with one frame where
@@ -17,9 +19,10 @@ type acker struct {
 }
 
 type ack struct {
-	source *source
-	tags   *tags
-	tag    uint64
+	source  *source
+	message *broker.Message
+	tags    *tags
+	tag     uint64
 }
 
 // tags are the delivery tags of one channel.
@@ -93,7 +96,7 @@ func (a *acker) send() {
 		t.ack(list)
 	}
 	for _, x := range batch {
-		x.source.settled()
+		x.source.settled(x.message)
 	}
 }
 

@@ -1,8 +1,11 @@
 package rabbitmq
 
 import (
+	"maps"
 	"slices"
 	"time"
+
+	"github.com/plugmicro/micro/broker"
 )
 
 // balanceEvery is how often a member that works off several partitions looks whether others have too few.
@@ -69,11 +72,12 @@ func (w *work) members() (int, error) {
 func (s *source) handOver() {
 	s.mu.Lock()
 	s.leaving = true
+	mine := maps.Clone(s.held) // not by key: that can have come from another queue, too
 	s.mu.Unlock()
 	again := time.NewTicker(balanceEvery / 10)
 	defer again.Stop()
 	for settled := s.allSettled(); ; {
-		s.work.queue.Discard(func(key string) bool { return key != "" && partitionOf(key) == s.partition }) // a failed one, too
+		s.work.queue.Discard(func(m *broker.Message) bool { return mine[m] }) // a failed one, too
 		select {
 		case <-again.C:
 			continue
@@ -101,7 +105,7 @@ func (s *source) allSettled() <-chan struct{} {
 		s.idle = make(chan struct{})
 	}
 	idle := s.idle
-	if s.unsettled == 0 {
+	if len(s.held) == 0 {
 		close(s.idle)
 		s.idle = nil
 	}

@@ -12,7 +12,9 @@
 // queue that goes when it does. Queues and exchanges of groups stay until somebody deletes them.
 //
 // Any client can publish to micro:TOPIC, with an empty routing key or one of a single word, and read the queues: the ID
-// is the property message-id, the key the header Micro-Key, Content-Type the property content-type.
+// is the property message-id, the key the header Micro-Key, Content-Type the property content-type. Messages of one key
+// are handled in order if all have the same routing key.N: for the one that Micro uses, be h the 32 bit FNV-1a hash of
+// the key, and N = (h XOR h >> 16) mod 8. With another routing key they are handled by whoever is free.
 //
 // # What is guaranteed
 //

@@ -207,14 +207,14 @@ type source struct {
 	partition int                          // -1: not one
 	prepare   func(*amqp091.Channel) error // before it is consumed; may be nil
 
-	mu        sync.Mutex
-	ch        *amqp091.Channel
-	tags      *tags // of ch
-	closed    bool  // for good, or to be opened again
-	leaving   bool  // what comes is not taken any more
-	active    bool  // something came
-	unsettled int
-	idle      chan struct{} // closed when unsettled is 0; nil if nobody waits
+	mu      sync.Mutex
+	ch      *amqp091.Channel
+	tags    *tags                    // of ch
+	closed  bool                     // for good, or to be opened again
+	leaving bool                     // what comes is not taken any more
+	active  bool                     // something came
+	held    map[*broker.Message]bool // what is not settled
+	idle    chan struct{}            // closed when nothing is held; nil if nobody waits
 
 	receiving sync.WaitGroup
 }
@@ -242,6 +242,7 @@ func (s *source) open() error {
 	s.mu.Lock()
 	s.ch, s.tags = ch, &tags{ch: ch}
 	s.closed, s.leaving, s.active = false, false, false
+	s.held = map[*broker.Message]bool{}
 	s.mu.Unlock()
 	s.receiving.Go(func() {
 		for d := range deliveries {
@@ -278,24 +279,24 @@ func (s *source) receive(d *amqp091.Delivery) {
 	if s.leaving || s.closed {
 		return // goes back when the channel is closed
 	}
-	of, tag := s.tags, d.DeliveryTag
-	err := s.work.queue.Put(context.Background(), message(d), func(acked bool) {
+	m, of, tag := message(d), s.tags, d.DeliveryTag
+	err := s.work.queue.Put(context.Background(), m, func(acked bool) {
 		if acked {
-			s.work.acks.add(ack{s, of, tag})
+			s.work.acks.add(ack{s, m, of, tag})
 		} else {
-			s.settled()
+			s.settled(m)
 		}
 	})
 	if err == nil {
-		s.unsettled++
+		s.held[m] = true
 	}
 }
 
-func (s *source) settled() {
+func (s *source) settled(m *broker.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unsettled--
-	if s.unsettled == 0 && s.idle != nil {
+	delete(s.held, m)
+	if len(s.held) == 0 && s.idle != nil {
 		close(s.idle)
 		s.idle = nil
 	}
