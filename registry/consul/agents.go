@@ -25,11 +25,14 @@ type endpoint struct {
 }
 
 func parseEndpoint(text string, tls bool) (endpoint, error) {
+	shown := withoutSecrets(text)
 	scheme, rest, isURL := strings.Cut(text, "://")
 	switch {
+	case !isURL && strings.Contains(text, "@"):
+		return endpoint{}, fmt.Errorf("address %q: a user and a password are not taken here, use token", shown)
 	case !isURL:
 		if _, port, err := net.SplitHostPort(text); err != nil || port == "" {
-			return endpoint{}, fmt.Errorf("address %q is not host:port, as in 127.0.0.1:8500", text)
+			return endpoint{}, fmt.Errorf("address %q is not host:port, as in 127.0.0.1:8500", shown)
 		}
 		if tls {
 			return endpoint{scheme: "https", address: text}, nil
@@ -37,29 +40,35 @@ func parseEndpoint(text string, tls bool) (endpoint, error) {
 		return endpoint{scheme: "http", address: text}, nil
 	case scheme == "unix":
 		if !strings.HasPrefix(rest, "/") {
-			return endpoint{}, fmt.Errorf("address %q: the path of the socket must be absolute, as in unix:///run/consul.sock", text)
+			return endpoint{}, fmt.Errorf("address %q: the path of the socket must be absolute, as in unix:///run/consul.sock", shown)
 		}
 		return endpoint{scheme: "http", address: "localhost", socket: rest}, nil
 	}
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || scheme != "http" && scheme != "https":
-		return endpoint{}, fmt.Errorf("address %q is neither host:port nor a URL with http, https or unix", withoutUser(text))
+		return endpoint{}, fmt.Errorf("address %q is neither host:port nor a URL with http, https or unix", shown)
 	case u.User != nil:
-		return endpoint{}, fmt.Errorf("address %q: a user and a password are not taken here, use token", withoutUser(text))
+		return endpoint{}, fmt.Errorf("address %q: a user and a password are not taken here, use token", shown)
 	case u.RawQuery != "" || u.Fragment != "":
-		return endpoint{}, fmt.Errorf("address %q: nothing can follow the path", text)
+		return endpoint{}, fmt.Errorf("address %q: nothing can follow the path", shown)
 	case tls && scheme == "http":
-		return endpoint{}, fmt.Errorf("address %q contradicts the tls options: write https", text)
+		return endpoint{}, fmt.Errorf("address %q contradicts the tls options: write https", shown)
 	}
 	return endpoint{scheme: scheme, address: strings.TrimSuffix(rest, "/")}, nil
 }
 
-// withoutUser keeps a password out of errors.
-func withoutUser(text string) string {
+// withoutSecrets keeps passwords, and tokens in queries, out of errors.
+func withoutSecrets(text string) string {
 	if i := strings.LastIndexByte(text, '@'); i >= 0 {
-		scheme, _, _ := strings.Cut(text, "://")
-		return scheme + "://***" + text[i:]
+		start := ""
+		if scheme, _, _ := strings.Cut(text, "://"); scheme == "http" || scheme == "https" {
+			start = scheme + "://"
+		}
+		text = start + "***" + text[i:]
+	}
+	if i := strings.IndexAny(text, "?#"); i >= 0 {
+		text = text[:i+1] + "***"
 	}
 	return text
 }

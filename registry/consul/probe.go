@@ -32,7 +32,7 @@ func parseProbe(text string) (probe, error) {
 			return probe{kind: kind, host: u.Hostname(), port: u.Port(), path: u.RequestURI()}, nil
 		}
 	}
-	return probe{}, fmt.Errorf("check %q is unknown: write ttl, tcp, http, https or grpc, or as in http://:8080/health", text)
+	return probe{}, fmt.Errorf("check %q is unknown: write ttl, tcp, http, https or grpc, or as in http://:8080/health", withoutSecrets(text))
 }
 
 // check is what the agent is told, nil if there is nothing to check. Services of Micro itself, whose names begin with
