@@ -230,6 +230,10 @@ func (o *outlet) publish(ctx context.Context, b *batch) error {
 		return err
 	}
 	mine := *b // the writer may go on when this gives up
+	if mine.mandatory {
+		o.returned.expect(mine.msgs)
+		defer o.returned.forget(mine.msgs)
+	}
 	w := &write{batch: &mine, written: make(chan struct{})}
 	select {
 	case o.writes <- w:
@@ -286,7 +290,7 @@ func (o *outlet) confirmed(ctx context.Context, b *batch, confirms []*amqp091.De
 			}
 			return fmt.Errorf("broker rabbitmq: %s refused it: a queue is full, or cannot be reached", o.conn.Addr)
 		}
-		if b.mandatory && o.returned.take(b.msgs[0].CorrelationId, o.done) {
+		if b.mandatory && o.returned.has(b.msgs[0].CorrelationId, o.done) {
 			missed++
 		}
 		b.msgs, b.keys = b.msgs[1:], b.keys[1:]
@@ -346,10 +350,10 @@ func (b *batch) contains(reason string) bool {
 	return false
 }
 
-// returned notes what the server has sent back because no queue takes it.
+// returned notes what the server has sent back because no queue takes it, for those that wait to hear of it.
 type returned struct {
 	mu    sync.Mutex
-	ids   map[string]bool // correlation ids
+	ids   map[string]bool // correlation ids that are expected, and whether they came back
 	flush chan chan struct{}
 }
 
@@ -362,7 +366,9 @@ func (r *returned) collect(returns <-chan amqp091.Return) {
 				return
 			}
 			r.mu.Lock()
-			r.ids[m.CorrelationId] = true
+			if _, expected := r.ids[m.CorrelationId]; expected {
+				r.ids[m.CorrelationId] = true
+			}
 			r.mu.Unlock()
 		case noted := <-r.flush:
 			close(noted)
@@ -370,8 +376,24 @@ func (r *returned) collect(returns <-chan amqp091.Return) {
 	}
 }
 
-// take reports whether a message that is confirmed was returned, which the server says before.
-func (r *returned) take(id string, done <-chan struct{}) bool {
+func (r *returned) expect(msgs []amqp091.Publishing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range msgs {
+		r.ids[msgs[i].CorrelationId] = false
+	}
+}
+
+func (r *returned) forget(msgs []amqp091.Publishing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range msgs {
+		delete(r.ids, msgs[i].CorrelationId)
+	}
+}
+
+// has reports whether a message that is confirmed was returned, which the server says before.
+func (r *returned) has(id string, done <-chan struct{}) bool {
 	noted := make(chan struct{})
 	select {
 	case r.flush <- noted:
@@ -380,7 +402,5 @@ func (r *returned) take(id string, done <-chan struct{}) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was := r.ids[id]
-	delete(r.ids, id)
-	return was
+	return r.ids[id]
 }
