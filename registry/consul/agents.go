@@ -3,8 +3,10 @@ package consul
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -252,28 +254,66 @@ func isUnknown(err error) bool {
 	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }
 
-// explain names who failed and why, in a line.
+// explain says who failed, why, and what to look at, in a line. What was attempted is the caller's to say.
 func explain(a *agent, err error, timeout time.Duration) error {
-	if err == nil {
-		return nil
-	}
 	var status api.StatusError
-	if errors.As(err, &status) {
-		hint := ""
-		if status.Code == http.StatusForbidden || status.Code == http.StatusUnauthorized {
-			hint = " (the ACL token is the option registry-token)"
-		}
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &status):
 		body := strings.Join(strings.Fields(status.Body), " ")
-		return fmt.Errorf("consul %s refused: %d %.300s%s%w", a.name, status.Code, cmp.Or(body, http.StatusText(status.Code)), hint, quiet{err})
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("consul %s: no answer within %v%w", a.name, timeout.Round(time.Millisecond), quiet{err})
+		return fmt.Errorf("consul %s refused: %d %.300s%s%w", a.name, status.Code, cmp.Or(body, http.StatusText(status.Code)), refusalHint(status), quiet{err})
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("consul %s: no answer within %v: check --registry-address and --registry-timeout%w", a.name, timeout.Round(time.Millisecond), quiet{err})
 	}
 	var of *url.Error
 	if errors.As(err, &of) {
 		err = of.Err // without the long URL
 	}
-	return fmt.Errorf("consul %s: %w", a.name, err)
+	text, hint := failure(err)
+	return fmt.Errorf("consul %s: %s%s%w", a.name, text, hint, quiet{err})
+}
+
+func refusalHint(status api.StatusError) string {
+	switch {
+	case status.Code == http.StatusForbidden, status.Code == http.StatusUnauthorized:
+		return " (set --registry-token to an ACL token that may do this)"
+	case strings.Contains(status.Body, "HTTP request to an HTTPS server"):
+		return " (set --registry-tls-enable, or write https:// in --registry-address)"
+	case status.Code == http.StatusNotFound && !strings.HasPrefix(status.Body, "Unknown "):
+		return " (is it Consul's HTTP port? check --registry-address)"
+	}
+	return ""
+}
+
+// failure words what came instead of an answer, and what to do.
+func failure(err error) (text, hint string) {
+	const isIt = ": is it Consul's HTTP port, and does it speak TLS? check --registry-address and --registry-tls-enable"
+	var op *net.OpError
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	text = err.Error()
+	switch {
+	case errors.Is(err, errSilent), errors.Is(err, context.Canceled):
+		return text, ""
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "it answered without TLS", ": leave the options --registry-tls-… out, or check the port in --registry-address"
+	case errors.As(err, &unknown):
+		return text, ": set --registry-tls-ca to the certificates of the server's authorities"
+	case errors.As(err, &name):
+		return text, ": set --registry-tls-server-name to a name that the certificate is for"
+	case errors.As(err, &op) && op.Op == "dial":
+		return op.Err.Error(), ": does an agent listen there? check --registry-address" // the address is told already
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return text, ": check HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment"
+	case errors.As(err, &op) && op.Op == "remote error":
+		return text, ": check --registry-tls-cert and --registry-tls-key" // an alert of TLS: it does not like what it was shown
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it closed the connection without an answer", isIt
+	case strings.Contains(text, "malformed HTTP"):
+		return "what it answered is not HTTP", isIt
+	}
+	return text, isIt
 }
 
 // quiet is a cause that can be matched, but has been told in other words.

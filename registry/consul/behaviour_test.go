@@ -596,7 +596,7 @@ func testEnterprise(t *testing.T, server *servers.Server, _ foreign) {
 		change(&c)
 		r := open(t, c)
 		_, err := r.GetService("any")
-		require.ErrorContains(t, err, "get any: consul "+server.Addr+" refused: ")
+		require.ErrorContains(t, err, "consul "+server.Addr+" refused: ")
 		if option != "dc-elsewhere" {
 			require.ErrorContains(t, err, option)
 			require.ErrorContains(t, r.Register(greeter("any", "a")), option)
@@ -840,7 +840,7 @@ func TestServersDie(t *testing.T) {
 	server.Kill(t)
 	var refused error
 	eventually(t, func() bool { _, refused = r.GetService("orphan"); return refused != nil })
-	require.ErrorContains(t, refused, "get orphan: consul "+agent.Addr)
+	require.ErrorContains(t, refused, "consul "+agent.Addr)
 	require.NotErrorIs(t, refused, registry.ErrNotFound)
 	require.True(t, k.Registered(), "the agent has it")
 	late, err := registry.Keep(r, greeter("orphan", "late"), time.Minute, 500*time.Millisecond, nil)

@@ -180,7 +180,7 @@ func (r *Registry) GetService(name string) ([]*registry.Service, error) {
 	}
 	entries, meta, err := r.entries(r.ctx, serviceName(name), "", r.config.Consistency == "cached")
 	if err != nil {
-		return nil, r.failed("get "+name, err)
+		return nil, r.failed(err)
 	}
 	var found []*registry.Service
 	for _, i := range r.instances(entries) {
@@ -195,10 +195,9 @@ func (r *Registry) GetService(name string) ([]*registry.Service, error) {
 	case len(found) > 0:
 		return registry.Merge(found), nil
 	case meta.ResultsFilteredByACLs:
-		return nil, fmt.Errorf("get %s: consul %s hides it: the ACL token (the option registry-token) needs service:read and node:read",
-			name, r.agents.pick().name)
+		return nil, fmt.Errorf("consul %s hides %s: the ACL token, --registry-token, needs service:read and node:read", r.agents.pick().name, name)
 	case r.isAnonymous(meta):
-		return nil, fmt.Errorf("%w; or it is hidden: consul %s shows only what is allowed to everybody, because the option registry-token is not set",
+		return nil, fmt.Errorf("%w; or it is hidden: consul %s shows only what is allowed to everybody, because --registry-token is not set",
 			notFound, r.agents.pick().name)
 	}
 	return nil, notFound
@@ -210,7 +209,7 @@ func (r *Registry) ListServices() ([]*registry.Service, error) {
 	}
 	checks, _, err := r.checks(r.ctx)
 	if err != nil {
-		return nil, r.failed("list services", err)
+		return nil, r.failed(err)
 	}
 	names := make(map[string]bool)
 	for _, c := range alive(checks) {

@@ -164,13 +164,10 @@ func (r *Registry) Close() error {
 	return nil
 }
 
-// failed says what was attempted. Whatever fails after Close fails because of it.
-func (r *Registry) failed(what string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case r.ctx.Err() != nil:
+// failed is err, but whatever fails after Close fails because of it.
+func (r *Registry) failed(err error) error {
+	if err != nil && r.ctx.Err() != nil {
 		return registry.ErrClosed
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return err
 }

@@ -3,15 +3,20 @@
 package consul
 
 import (
+	"bufio"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,8 +42,8 @@ func everyCall(r *Registry) map[string]error {
 	_, list := r.ListServices()
 	_, watch := r.Watch()
 	return map[string]error{
-		"register greeter": r.Register(greeter("greeter", "a")), "deregister greeter": r.Deregister(greeter("greeter", "a")),
-		"get greeter": get, "list services": list, "watch": watch,
+		"register": r.Register(greeter("greeter", "a")), "deregister": r.Deregister(greeter("greeter", "a")),
+		"get": get, "list": list, "watch": watch,
 	}
 }
 
@@ -61,9 +66,11 @@ func TestUnreachable(t *testing.T) {
 		c.Timeout = 500 * time.Millisecond
 		c.Token = plugin.NewSecret("a-secret")
 		r := open(t, c)
-		for call, err := range everyCall(r) {
+		for _, err := range everyCall(r) {
 			begun := time.Now()
-			require.ErrorContains(t, err, call+": consul "+address+": ")
+			require.Regexp(t, "^consul "+regexp.QuoteMeta(address)+": ", err.Error())
+			require.ErrorContains(t, err, "check --registry-address")
+			require.Equal(t, 1, strings.Count(err.Error(), address), "said once")
 			require.Less(t, time.Since(begun), 3*time.Second)
 			if !strings.Contains(reason, "host") { // resolvers differ
 				require.ErrorContains(t, err, strings.TrimSuffix(reason, "\u200b"))
@@ -101,9 +108,9 @@ func TestACL(t *testing.T) {
 
 	t.Run("unknown token", func(t *testing.T) {
 		const wrong = "99999999-2222-3333-4444-555555555555"
-		for call, err := range everyCall(with(wrong)) {
-			require.ErrorContains(t, err, call+": consul "+server.Addr+" refused: 403 ACL not found")
-			require.ErrorContains(t, err, "registry-token")
+		for _, err := range everyCall(with(wrong)) {
+			require.ErrorContains(t, err, "consul "+server.Addr+" refused: 403 ACL not found")
+			require.ErrorContains(t, err, "--registry-token")
 			require.NotContains(t, err.Error(), wrong)
 		}
 	})
@@ -112,12 +119,12 @@ func TestACL(t *testing.T) {
 		r := with(secret)
 		for call, err := range everyCall(r) {
 			switch call {
-			case "register greeter":
-				require.ErrorContains(t, err, call+": consul "+server.Addr+" refused: 403")
+			case "register":
+				require.ErrorContains(t, err, "consul "+server.Addr+" refused: 403")
 				require.ErrorContains(t, err, "service:write")
 				require.NotContains(t, err.Error(), secret)
-			case "get greeter":
-				require.ErrorContains(t, err, "hides it")
+			case "get":
+				require.ErrorContains(t, err, "hides greeter")
 				require.ErrorContains(t, err, "service:read")
 				require.NotErrorIs(t, err, registry.ErrNotFound)
 			default: // what is hidden from a list is said in the log; what is not there needs no rights to go
@@ -128,7 +135,7 @@ func TestACL(t *testing.T) {
 	t.Run("no token", func(t *testing.T) {
 		_, err := with("").GetService("greeter")
 		require.ErrorIs(t, err, registry.ErrNotFound)
-		require.ErrorContains(t, err, "registry-token is not set")
+		require.ErrorContains(t, err, "--registry-token is not set")
 		require.ErrorContains(t, with("").Register(greeter("greeter", "a")), "403")
 	})
 	t.Run("token of the environment", func(t *testing.T) {
@@ -200,13 +207,13 @@ func TestTLS(t *testing.T) {
 		"plain URL":         {"http://" + s.Addr, plugin.TLS{}, ""},
 		"socket":            {"unix://" + socket, plugin.TLS{}, ""},
 		"not verified":      {secure, plugin.TLS{Insecure: true, Cert: client.Cert, Key: client.Key}, ""},
-		"unknown authority": {secure, plugin.TLS{CA: bad.File, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "certificate signed by unknown authority"},
-		"of the system":     {secure, plugin.TLS{Enable: true, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "certificate signed by unknown authority"},
-		"wrong name":        {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key, ServerName: "other.example"}, "certificate is valid for consul.example, not other.example"},
-		"no name":           {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key}, "cannot validate certificate for 127.0.0.1"},
-		"no certificate":    {secure, plugin.TLS{CA: good.File, ServerName: "consul.example"}, "certificate required"},
-		"plain to TLS":      {"http://" + secure, plugin.TLS{}, "HTTP request to an HTTPS server"},
-		"TLS to plain":      {s.Addr, plugin.TLS{CA: good.File}, "server gave HTTP response to HTTPS client"},
+		"unknown authority": {secure, plugin.TLS{CA: bad.File, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "set --registry-tls-ca to the certificates"},
+		"of the system":     {secure, plugin.TLS{Enable: true, Cert: client.Cert, Key: client.Key, ServerName: "consul.example"}, "set --registry-tls-ca to the certificates"},
+		"wrong name":        {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key, ServerName: "other.example"}, "certificate is valid for consul.example, not other.example: set --registry-tls-server-name"},
+		"no name":           {secure, plugin.TLS{CA: good.File, Cert: client.Cert, Key: client.Key}, "cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs: set --registry-tls-server-name"},
+		"no certificate":    {secure, plugin.TLS{CA: good.File, ServerName: "consul.example"}, "certificate required: check --registry-tls-cert and --registry-tls-key"},
+		"plain to TLS":      {"http://" + secure, plugin.TLS{}, "HTTP request to an HTTPS server. (set --registry-tls-enable"},
+		"TLS to plain":      {s.Addr, plugin.TLS{CA: good.File}, "it answered without TLS: leave the options --registry-tls-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := settings(test.address)
@@ -224,7 +231,7 @@ func TestTLS(t *testing.T) {
 				require.True(t, s.Equal(next(t, w, s.Name, registry.Create)))
 				return
 			}
-			require.ErrorContains(t, err, "list services: consul "+test.address)
+			require.ErrorContains(t, err, "consul "+test.address)
 			require.ErrorContains(t, err, test.says)
 			require.NotContains(t, err.Error(), "\n")
 		})
@@ -240,12 +247,47 @@ func TestNotConsul(t *testing.T) {
 	go func() { done <- web.Serve(l) }()
 	r := open(t, settings(l.Addr().String()))
 	for call, err := range everyCall(r) {
-		if call != "deregister greeter" { // which has no answer but yes
-			require.ErrorContains(t, err, call+": consul "+l.Addr().String(), call)
+		if call != "deregister" { // which has no answer but yes
+			require.ErrorContains(t, err, "consul "+l.Addr().String()+": ", call)
+			require.ErrorContains(t, err, "is it Consul's HTTP port", call)
 		}
 	}
 	require.NoError(t, web.Close())
 	require.ErrorIs(t, <-done, http.ErrServerClosed)
+}
+
+// TestOtherPorts: there are many ports at which something listens, but not Consul.
+func TestOtherPorts(t *testing.T) {
+	for name, test := range map[string]struct{ greets, says string }{
+		"RabbitMQ": {"AMQP\x00\x00\x09\x01", "what it answered is not HTTP: is it Consul's HTTP port, and does it speak TLS? check --registry-address and --registry-tls-enable"},
+		"Kafka":    {"", "it closed the connection without an answer: is it Consul's HTTP port"},
+		"web":      {"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\nlost\r\n", "refused: 404 lost (is it Consul's HTTP port? check --registry-address)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			var work sync.WaitGroup
+			work.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = http.ReadRequest(bufio.NewReader(c))
+					_, _ = io.WriteString(c, test.greets)
+					_ = c.Close()
+				}
+			})
+			defer work.Wait()
+			defer l.Close()
+			r := open(t, settings(l.Addr().String()))
+			_, err = r.ListServices()
+			require.ErrorContains(t, err, test.says)
+			require.Equal(t, 1, strings.Count(err.Error(), l.Addr().String()), "said once")
+			_, err = registry.Keep(r, greeter("orders", "a"), 0, 0, slog.New(slog.DiscardHandler))
+			require.Regexp(t, "^register orders: consul ", err.Error())
+		})
+	}
 }
 
 func TestValidate(t *testing.T) {

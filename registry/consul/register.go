@@ -110,7 +110,7 @@ func (r *Registry) Register(s *registry.Service, opts ...registry.RegisterOption
 	for _, reg := range regs {
 		err := r.agents.do(r.ctx, func(ctx context.Context, a *agent) error { return r.register(ctx, a, reg) })
 		if err != nil {
-			return r.failed("register "+s.Name, err)
+			return r.failed(err)
 		}
 	}
 	return nil
@@ -256,7 +256,7 @@ func (r *Registry) Deregister(s *registry.Service) error {
 	for _, n := range s.Nodes {
 		work.Go(func() error { return r.deregister(ctx, serviceID(s.Name, n.ID)) })
 	}
-	return r.failed("deregister "+s.Name, work.Wait())
+	return r.failed(work.Wait())
 }
 
 func (r *Registry) deregister(ctx context.Context, id string) error {

@@ -49,7 +49,7 @@ func (r *Registry) Watch() (registry.Watcher, error) {
 	first := r.seen == nil
 	index, _, err := r.look() // so that the new watcher is not told what was there before
 	if err != nil {
-		return nil, r.failed("watch", err)
+		return nil, r.failed(err)
 	}
 	if first {
 		r.loop.Go(func() { r.follow(index) })
