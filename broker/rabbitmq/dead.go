@@ -14,11 +14,9 @@ import (
 const headerDeadLetter = "Micro-Dead-Letter"
 
 // bury publishes dead letters. An exchange without queues drops what it gets, and the one of a dead letter topic often has
-// none yet: what it would drop is kept in the queue micro::dead.
+// none yet: what it would drop is kept in the queue micro::dead. What another client has sent may exceed the limits of
+// Publish, and is taken nevertheless.
 func (b *Broker) bury(ctx context.Context, topic string, msgs ...*broker.Message) error {
-	if err := broker.CheckPublish(b, topic, msgs...); err != nil {
-		return err
-	}
 	var kept error
 	for _, m := range msgs {
 		err := b.send(ctx, topic, newBatch(topic, true, m))

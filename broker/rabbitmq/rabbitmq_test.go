@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
@@ -103,6 +106,7 @@ func TestBroker(t *testing.T) {
 		"deleted queues and exchanges":             deleted,
 		"missing rights":                           missingRights,
 		"foreign clients":                          foreignClients,
+		"dead letters of foreign clients":          foreignDeadLetters,
 		"headers that mean something to RabbitMQ":  specialHeaders,
 		"given up while it subscribes":             givenUp,
 		"nobody has subscribed":                    nobody,
@@ -357,6 +361,47 @@ func foreignClients(t *testing.T, s *servers.RabbitServer) {
 			want["Micro-Key"] = "k"
 		}
 		require.Equal(t, []any{"id", "a/b", "hello", want, uint8(2)}, []any{d.MessageId, d.ContentType, string(d.Body), d.Headers, d.DeliveryMode})
+	}
+}
+
+// foreignDeadLetters are of messages that Publish would not take.
+func foreignDeadLetters(t *testing.T, s *servers.RabbitServer) {
+	b, ch, in := openAt(t, s.Addr), plain(t, s), &inbox{}
+	const odd = "\xffa" // becomes twice as long
+	many, two := amqp091.Table{}, amqp091.Table{"small": "v", "large": strings.Repeat("v", 126_000)}
+	for i := range 70 {
+		many[fmt.Sprint("h", i)] = "v"
+	}
+	foreign := []amqp091.Publishing{
+		{Headers: many},
+		{Headers: two},
+		{Headers: amqp091.Table{"Micro-Key": strings.Repeat("k", 300)}},
+		{Headers: amqp091.Table{strings.Repeat("n", 255): "v", strings.Repeat(odd, 127): "v", "": "v"}},
+		{Headers: amqp091.Table{"Micro-Header-Micro-X": "v", "Micro-Header-": "v", "Micro-Header-\xff": "v", "Micro-Header-x-\xff": "\xff"}},
+		{MessageId: strings.Repeat(odd, 127)},
+		{MessageId: "\xff\xfe"},
+		{ContentType: strings.Repeat(odd, 127)},
+		{Body: make([]byte, 250_000)},
+	}
+	seen := make(chan *broker.Message, len(foreign))
+	b.config.MaxMessage = 200_000
+	subscribe(t, b, "foreign-dead.dead", in.handle)
+	subscribe(t, b, "foreign-dead", func(_ context.Context, m *broker.Message) error {
+		seen <- m
+		return broker.Permanent(errors.New("no"))
+	}, broker.Group("g"), broker.DeadLetter("foreign-dead.dead"))
+	for i, p := range foreign {
+		require.NoError(t, ch.PublishWithContext(t.Context(), "micro:foreign-dead", "", false, false, p))
+		m := <-seen
+		for _, text := range append(slices.Collect(maps.Keys(m.Header)), append(slices.Collect(maps.Values(m.Header)), m.ID, m.Key)...) {
+			require.True(t, utf8.ValidString(text), "%q", text)
+		}
+		require.NotContains(t, m.Header, "Micro-X")
+		require.Eventually(t, func() bool { return len(in.messages()) == i+1 }, wait, poll, "%.300v", m)
+		dead := in.messages()[i]
+		require.Equal(t, []any{m.Key, len(m.Body), "foreign-dead"}, []any{dead.Key, len(dead.Body), dead.Header[broker.HeaderDeadTopic]})
+		require.True(t, strings.HasPrefix(m.ID, dead.ID), "%q %q", m.ID, dead.ID)
+		require.Equal(t, m.Header["small"], dead.Header["small"])
 	}
 }
 
