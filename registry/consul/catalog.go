@@ -100,7 +100,7 @@ func (r *Registry) checks(ctx context.Context) (checks []check, meta *api.QueryM
 		meta, err = a.client.Raw().Query(everyCheck, &checks, opts)
 		return err
 	})
-	if err == nil && meta.ResultsFilteredByACLs {
+	if err == nil && (meta.ResultsFilteredByACLs || r.isAnonymous(meta) && !slices.ContainsFunc(checks, check.isHeartbeat)) {
 		r.sayHidden()
 	}
 	return checks, meta, err
@@ -113,7 +113,11 @@ func (r *Registry) isAnonymous(meta *api.QueryMeta) bool {
 
 func (r *Registry) sayHidden() {
 	r.hidden.Do(func() {
-		r.log.Warn("the ACL token does not show all hosts and services of Consul: what is hidden is not found; it takes service:read and node:read")
+		if r.config.Token.Reveal() == "" {
+			r.log.Warn("Consul shows only what is allowed to everybody, because --registry-token is not set: what is hidden is not found")
+			return
+		}
+		r.log.Warn("the ACL token, --registry-token, does not show all hosts and services of Consul: what is hidden is not found; it takes service:read and node:read")
 	})
 }
 
@@ -207,9 +211,12 @@ func (r *Registry) ListServices() ([]*registry.Service, error) {
 	if r.ctx.Err() != nil {
 		return nil, registry.ErrClosed
 	}
-	checks, _, err := r.checks(r.ctx)
+	checks, meta, err := r.checks(r.ctx)
 	if err != nil {
 		return nil, r.failed(err)
+	}
+	if len(checks) == 0 && r.isAnonymous(meta) { // there is a host at least, and it has a check
+		return nil, fmt.Errorf("consul %s shows nothing without an ACL token: set --registry-token to one with service:read and node:read", r.agents.pick().name)
 	}
 	names := make(map[string]bool)
 	for _, c := range alive(checks) {

@@ -4,6 +4,7 @@ package consul
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -137,6 +138,39 @@ func TestACL(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrNotFound)
 		require.ErrorContains(t, err, "--registry-token is not set")
 		require.ErrorContains(t, with("").Register(greeter("greeter", "a")), "403")
+	})
+	t.Run("a list without a token", func(t *testing.T) {
+		var logs bytes.Buffer
+		r, err := Open(settings(server.Addr), slog.New(slog.NewTextHandler(&logs, nil)))
+		require.NoError(t, err)
+		defer r.Close()
+		for range 3 {
+			_, err = r.ListServices()
+			require.ErrorContains(t, err, "consul "+server.Addr+" shows nothing without an ACL token: set --registry-token")
+		}
+		require.Equal(t, 1, strings.Count(logs.String(), "level=WARN"), logs.String())
+		require.Contains(t, logs.String(), "--registry-token is not set")
+	})
+	t.Run("everybody sees hosts", func(t *testing.T) {
+		anonymous := func(rules string) {
+			policy, _, err := f.ACL().PolicyCreate(&api.ACLPolicy{Name: fmt.Sprint("p", time.Now().UnixNano()), Rules: rules}, write)
+			require.NoError(t, err)
+			_, _, err = f.ACL().TokenUpdate(&api.ACLToken{AccessorID: "00000000-0000-0000-0000-000000000002", Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, write)
+			require.NoError(t, err)
+		}
+		t.Cleanup(func() {
+			anonymous(`key "nothing" { policy = "read" }`)
+			eventually(t, func() bool { _, err := with("").ListServices(); return err != nil })
+		})
+		anonymous(`node_prefix "" { policy = "read" }`)
+		var logs bytes.Buffer
+		r, err := Open(settings(server.Addr), slog.New(slog.NewTextHandler(&logs, nil)))
+		require.NoError(t, err)
+		defer r.Close()
+		eventually(t, func() bool { list, err := r.ListServices(); return err == nil && len(list) == 0 })
+		require.Equal(t, 1, strings.Count(logs.String(), "--registry-token is not set"), logs.String())
+		anonymous(`node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }`)
+		eventually(t, func() bool { list, err := r.ListServices(); return err == nil && len(list) == 1 })
 	})
 	t.Run("token of the environment", func(t *testing.T) {
 		t.Setenv("CONSUL_HTTP_TOKEN", root)
