@@ -22,7 +22,10 @@
 // credit for, its own for each connection, so that a slow reader holds up nobody else and memory is bounded; with credit
 // the reader says that it has read. Credit rides in the headers of messages that go anyway, and has one of its own when
 // half a window is due. Processes that have connections and are silent are asked for a sign of life (ping, pong): a ping
-// to one that died comes back, and one that is frozen is lost after five times the keep-alive.
+// to one that died comes back, and one that is frozen is lost after five times the keep-alive. While RabbitMQ takes
+// nothing from publishers, the time does not count.
+//
+// Answers go to the names of inboxes alone: whoever has another reply-to is a stranger.
 //
 // amqp091 keeps all that the server sends until somebody takes it. Anybody can publish to a listener's queue: there the
 // bound is a prefetch, with an acknowledgement for every 64 messages. The name of an inbox is told to peers alone, and
