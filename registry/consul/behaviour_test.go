@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -130,6 +131,7 @@ func TestOneServer(t *testing.T) {
 		"Foreign services":             testForeignServices,
 		"Foreign names":                testForeignNames,
 		"One service is refused":       testOneRefused,
+		"An outage in the log":         testOutageInLog,
 		"Other checks":                 testOtherChecks,
 		"Probes":                       testProbes,
 		"A refresh writes nothing":     testRefresh,
@@ -224,6 +226,18 @@ func testForeignServices(t *testing.T, server *servers.Server, other foreign) {
 		return err == nil && len(entries) == len(garbage)
 	})
 	require.Empty(t, ids(t, r, "mixed"))
+	log := make(lines, 100)
+	process := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("service", "orders", "id", "orders-1")
+	says, err := Open(settings(server.Addr), process)
+	require.NoError(t, err)
+	require.Empty(t, ids(t, says, "mixed"))
+	require.NoError(t, says.Close())
+	require.NotEmpty(t, log, "what is left out is said")
+	close(log)
+	for line := range log {
+		require.Equal(t, 1, strings.Count(line, " service="), line)
+		require.Equal(t, 1, strings.Count(line, " id="), line)
+	}
 	_, err = r.ListServices()
 	require.NoError(t, err)
 	s := greeter("mixed", "good")
@@ -268,18 +282,70 @@ func testForeignNames(t *testing.T, server *servers.Server, other foreign) {
 	}
 }
 
+// front passes requests on to the server, but for those that are to be refused.
+func front(t *testing.T, server *servers.Server, refuse func(*http.Request) bool) *httptest.Server {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr})
+	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
+	f := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if refuse(req) {
+			http.Error(w, "not today", http.StatusInternalServerError)
+			return
+		}
+		proxy.ServeHTTP(w, req)
+	}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+// lines are those of a log.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// testOutageInLog: an outage is said once, and its end, however often Consul is asked meanwhile.
+func testOutageInLog(t *testing.T, server *servers.Server, _ foreign) {
+	var down atomic.Bool
+	asked := make(chan bool, 100)
+	proxy := front(t, server, func(*http.Request) bool {
+		if down.Load() {
+			asked <- true
+		}
+		return down.Load()
+	})
+	log := make(lines, 100)
+	process := slog.New(slog.NewTextHandler(log, nil)).With("service", "orders", "id", "orders-1", "plugin", "registry/consul")
+	r, err := Open(settings(proxy.URL), process)
+	require.NoError(t, err)
+	_, err = r.Watch()
+	require.NoError(t, err)
+	writer := open(t, settings(server.Addr))
+	for i := range 2 {
+		down.Store(true)
+		require.NoError(t, writer.Register(greeter("outage", fmt.Sprint(i)))) // which ends the long poll
+		for range 3 {
+			<-asked
+		}
+		down.Store(false)
+		line := <-log
+		require.Contains(t, line, `level=WARN msg="consul cannot be watched`)
+		for _, key := range []string{" service=", " id=", " plugin=", " error="} {
+			require.Equal(t, 1, strings.Count(line, key), line)
+		}
+		require.Contains(t, <-log, `level=INFO msg="consul is watched again"`)
+	}
+	require.NoError(t, r.Close())
+	require.Empty(t, log)
+	require.NoError(t, writer.Deregister(greeter("outage", "0", "1")))
+}
+
 // testOneRefused: what Consul does not tell of one service keeps nobody from hearing of the others.
 func testOneRefused(t *testing.T, server *servers.Server, _ foreign) {
 	var refuses atomic.Bool
 	refuses.Store(true)
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if refuses.Load() && req.URL.Path == "/v1/health/service/refused" {
-			http.Error(w, "not today", http.StatusInternalServerError)
-			return
-		}
-		httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: server.Addr}).ServeHTTP(w, req)
-	}))
-	defer proxy.Close()
+	proxy := front(t, server, func(req *http.Request) bool { return refuses.Load() && req.URL.Path == "/v1/health/service/refused" })
 	writer, r := open(t, settings(server.Addr)), open(t, settings(proxy.URL))
 	w, err := r.Watch()
 	require.NoError(t, err)

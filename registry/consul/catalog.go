@@ -152,8 +152,8 @@ func (r *Registry) instances(entries []entry) map[string]instance {
 			}
 		}
 		if err != nil {
-			r.log.Debug("a service in Consul is left out: what Micro wrote of it was changed", "service", e.Service.Service,
-				"id", e.Service.ID, "error", err)
+			r.log.Debug("a service in Consul is left out: what Micro wrote of it was changed", "name", e.Service.Service,
+				"instance", e.Service.ID, "error", err)
 			single = nil
 		}
 		found[e.Service.ID] = instance{c, single, content}

@@ -108,7 +108,7 @@ type Registry struct {
 	config  Config
 	probe   probe
 	agents  *agents
-	log     *slog.Logger
+	log     *slog.Logger // has service and id already, of the process
 	changes registry.Fanout
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc

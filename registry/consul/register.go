@@ -141,7 +141,7 @@ func (r *Registry) register(ctx context.Context, a *agent, reg registration) err
 	}
 	if err != nil {
 		r.log.Warn("registered with the agent, but not yet to be found: its servers may be in trouble, it goes on trying",
-			"agent", a.name, "service", reg.Name, "error", explain(a, err, r.config.Timeout))
+			"agent", a.name, "name", reg.Name, "error", explain(a, err, r.config.Timeout))
 	}
 	return nil
 }

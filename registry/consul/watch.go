@@ -137,7 +137,7 @@ func (r *Registry) fetch(changed map[string][]string) (map[string]instance, erro
 			entries, _, err := r.entries(ctx, name, byID(ids), false)
 			var refusal api.StatusError
 			if errors.As(err, &refusal) {
-				r.log.Debug("a service in Consul cannot be read, trying again", "service", name, "error", err)
+				r.log.Debug("a service in Consul cannot be read, trying again", "name", name, "error", err)
 				return nil
 			}
 			if err != nil {
