@@ -274,3 +274,51 @@ func TestMessagesThatAreGone(t *testing.T) {
 	got := subscribe(t, b, "t", broker.Group("g"))
 	require.Equal(t, "7", string(receive(t, got).Body))
 }
+
+// hang keeps the server from answering a kind of request, and says when one has come.
+func hang(c *kfake.Cluster, key kmsg.Key) <-chan struct{} {
+	came := make(chan struct{})
+	once := sync.OnceFunc(func() { close(came) })
+	c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		once()
+		return nil, nil, true
+	})
+	return came
+}
+
+// TestGivenUpPublishesAreNotKept while a request before them hangs.
+func TestGivenUpPublishesAreNotKept(t *testing.T) {
+	c, config := fake(t)
+	config.Timeout, config.Drain = time.Hour, time.Millisecond
+	b := open(t, config)
+	defer b.Close()
+	hung := hang(c, kmsg.Produce)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	calls.Go(func() { _ = b.Publish(ctx, "t", &broker.Message{Key: "k"}) })
+	receive(t, hung)
+	held := func() (n int) {
+		b.producer.mu.Lock()
+		defer b.producer.mu.Unlock()
+		for _, l := range b.producer.lanes {
+			n += len(l.waiting)
+		}
+		return n
+	}
+	const others = 50
+	impatient, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	results := make(chan error, others)
+	for range others {
+		go func() { results <- b.Publish(impatient, "t", &broker.Message{Key: "k"}) }()
+	}
+	require.Eventually(t, func() bool { return held() == others }, 30*time.Second, time.Millisecond)
+	giveUp()
+	for range others {
+		require.ErrorIs(t, receive(t, results), context.Canceled)
+	}
+	require.Zero(t, held())
+}

@@ -56,6 +56,11 @@ type lane struct {
 	failure error // of the last try, while it fails
 }
 
+// drop takes away what nobody waits for any more.
+func (l *lane) drop() {
+	l.waiting = slices.DeleteFunc(l.waiting, func(w *write) bool { return w.ctx.Err() != nil })
+}
+
 // write is what one call has for one partition.
 type write struct {
 	ctx     context.Context // of who waits
@@ -93,18 +98,37 @@ func (p *producer) publish(ctx context.Context, topic string, msgs []*broker.Mes
 		p.enqueue(topic, w)
 	}
 	for _, w := range writes {
-		select {
-		case err := <-w.done:
-			if err != nil {
-				return p.failed(err)
-			}
-		case <-limited.Done():
-			return p.cluster.gaveUp(ctx, p.lastFailure(w.lane))
-		case <-p.ending.Done():
-			return broker.ErrClosed
+		if err := p.await(ctx, limited, w.write); err != nil {
+			cancel()
+			p.withdraw(writes)
+			return err
 		}
 	}
 	return nil
+}
+
+// await is for the answer to w, until limited, which is ctx with the limit of the settings, ends.
+func (p *producer) await(ctx, limited context.Context, w *write) error {
+	select {
+	case err := <-w.done:
+		if err != nil {
+			return p.failed(err)
+		}
+		return nil
+	case <-limited.Done():
+		return p.cluster.gaveUp(ctx, p.lastFailure(w.lane))
+	case <-p.ending.Done():
+		return broker.ErrClosed
+	}
+}
+
+// withdraw leaves nothing of writes in memory but what is in a request already, whose answer may take long.
+func (p *producer) withdraw(writes []placed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range writes {
+		w.lane.drop()
+	}
 }
 
 func (p *producer) topic(ctx context.Context, topic string) (int, error) {
@@ -217,11 +241,11 @@ func (p *producer) work(to place, l *lane) {
 	}
 }
 
-// next takes what fits into one request, and drops what nobody waits for any more.
+// next takes what fits into one request.
 func (p *producer) next(to place, l *lane) []*write {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.waiting = slices.DeleteFunc(l.waiting, func(w *write) bool { return w.ctx.Err() != nil })
+	l.drop()
 	if len(l.waiting) == 0 {
 		delete(p.lanes, to)
 		return nil
