@@ -197,8 +197,13 @@ func partitions(ctx context.Context, t *kafka.Transport, addr net.Addr, topic st
 		if found.Name != topic {
 			continue
 		}
-		if found.ErrorCode != 0 {
+		switch {
+		case found.ErrorCode != 0:
 			return 0, kafka.Error(found.ErrorCode)
+		case found.IsInternal:
+			return 0, stop{fmt.Errorf("the topic %q belongs to the servers themselves: use another", topic)}
+		case len(found.Partitions) == 0:
+			return 0, kafka.LeaderNotAvailable
 		}
 		return len(found.Partitions), nil
 	}
@@ -297,34 +302,46 @@ func (c *cluster) first(ctx context.Context, topic string, partition int) (int64
 // found begins a group that has never existed at the ends of the partitions, by committing them. The commit is that of
 // nobody: the server refuses it as soon as the group has a member, and who that is has been here before.
 func (c *cluster) found(ctx context.Context, group, topic string, partitions int) error {
+	var ends map[int]int64 // stays the same over tries: some of them may have been committed
+	return c.try(ctx, nil, func(ctx context.Context) error {
+		if ends == nil {
+			old, err := c.existed(ctx, group, topic, partitions)
+			if err != nil || old {
+				return err
+			}
+			if ends, err = c.ends(ctx, topic, partitions); err != nil {
+				return err
+			}
+		}
+		err := c.commit(ctx, group, topic, &kafka.Generation{ID: -1}, ends)
+		if errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
+			return nil
+		}
+		return err
+	})
+}
+
+// existed tells whether a group has committed anything. Partitions that were added since are read from their beginning.
+func (c *cluster) existed(ctx context.Context, group, topic string, partitions int) (bool, error) {
 	var all []int
 	for p := range partitions {
 		all = append(all, p)
 	}
 	committed, err := c.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: all}})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if committed.Error != nil && !errors.Is(committed.Error, kafka.GroupIdNotFound) {
-		return committed.Error
+		return false, committed.Error
 	}
+	old := false
 	for _, p := range committed.Topics[topic] {
 		if p.Error != nil {
-			return p.Error
+			return false, p.Error
 		}
-		if p.CommittedOffset >= 0 {
-			return nil // partitions that were added since are read from their beginning
-		}
+		old = old || p.CommittedOffset >= 0
 	}
-	ends, err := c.ends(ctx, topic, partitions)
-	if err != nil {
-		return err
-	}
-	err = c.commit(ctx, group, topic, &kafka.Generation{ID: -1}, ends)
-	if errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.IllegalGeneration) {
-		return nil
-	}
-	return err
+	return old, nil
 }
 
 // commit commits offsets of partitions in the name of a generation of the group.

@@ -322,3 +322,39 @@ func TestGivenUpPublishesAreNotKept(t *testing.T) {
 	}
 	require.Zero(t, held())
 }
+
+// TestNewGroupIsFoundAsAWhole, even if some partitions' beginnings are refused at first.
+func TestNewGroupIsFoundAsAWhole(t *testing.T) {
+	c, config := fake(t)
+	b := open(t, config)
+	defer b.Close()
+	publish := func(body string) {
+		for i := range 100 {
+			require.NoError(t, b.Publish(t.Context(), "t", &broker.Message{Key: fmt.Sprint(i), Body: []byte(body)}))
+		}
+	}
+	publish("old")
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Partitions: []int32{2}, Err: kerr.CoordinatorLoadInProgress, Count: 1})
+	got := subscribe(t, b, "t", broker.Group("g"))
+	publish("new")
+	for range 100 {
+		require.Equal(t, "new", string(receive(t, got).Body))
+	}
+}
+
+// TestTopicWithoutPartitions is one that a server is about to make.
+func TestTopicWithoutPartitions(t *testing.T) {
+	c, config := fake(t)
+	require.NoError(t, c.CreateTopic("t", 1, nil))
+	c.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		answer := r.ResponseKind().(*kmsg.MetadataResponse)
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic = kmsg.StringPtr("t")
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
+	b := open(t, config)
+	defer b.Close()
+	require.NoError(t, b.Publish(t.Context(), "t", &broker.Message{}))
+	require.NoError(t, b.Publish(t.Context(), "t", &broker.Message{Key: "k"}))
+}

@@ -58,8 +58,7 @@ func (b *Broker) join(ctx context.Context, work broker.ConsumerConfig, partition
 	m.outage = newOutage(m.log, b.cluster)
 	m.bound = sync.OnceFunc(func() { close(m.isBound) })
 	if b.config.Start == "newest" {
-		found := func(ctx context.Context) error { return b.cluster.found(ctx, m.group, work.Topic, partitions) }
-		if err := b.cluster.try(ctx, nil, found); err != nil {
+		if err := b.cluster.found(ctx, m.group, work.Topic, partitions); err != nil {
 			return nil, err
 		}
 	}

@@ -45,6 +45,7 @@ func TestServer(t *testing.T) {
 		"CloseOfIdleIsQuick":        closeOfIdleIsQuick,
 		"ProxiesAreNotGoneRound":    proxiesAreNotGoneRound,
 		"AddressesAreTriedInTurn":   addressesAreTriedInTurn,
+		"InternalTopics":            internalTopics,
 		"RebalanceWaitsForHandlers": rebalanceWaitsForHandlers,
 		"WindowBehindAStuckOne":     windowBehindAStuckOneIsBounded,
 		"TwoMembersInOneProcess":    twoMembersInOneProcess,
@@ -518,4 +519,13 @@ func addressesAreTriedInTurn(t *testing.T, w *workshop) {
 		receive(t, got)
 		require.NoError(t, b.Close())
 	}
+}
+
+func internalTopics(t *testing.T, w *workshop) {
+	b := w.open(t)
+	subscribe(t, b, w.topic, broker.Group("g")) // now there are offsets
+	const own = "__consumer_offsets"
+	require.ErrorContains(t, b.Publish(t.Context(), own, &broker.Message{}), "belongs to the servers themselves")
+	_, err := b.Subscribe(t.Context(), own, newLedger().handle)
+	require.ErrorContains(t, err, "belongs to the servers themselves")
 }
