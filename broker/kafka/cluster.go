@@ -18,6 +18,8 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"github.com/plugmicro/micro/broker"
 )
 
 // refreshPause is the least time between two requests for new metadata.
@@ -92,11 +94,12 @@ func (c *cluster) close() {
 	c.transport.CloseIdleConnections()
 }
 
-// try calls f until it succeeds, fails for good, ctx ends, or the time is over that the settings allow. It tells failed, if
-// that is not nil, when a try was begun that may be followed by others, and why it failed.
+// try calls f until it succeeds, fails for good, ctx ends, the time is over that the settings allow, or c is closed. It tells
+// failed, if that is not nil, when a try was begun that may be followed by others, and why it failed.
 func (c *cluster) try(ctx context.Context, failed func(begun time.Time, err error), f func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
+	defer context.AfterFunc(c.open, cancel)()
 	var pauses *backoff.ExponentialBackOff
 	var last error
 	for {
@@ -105,6 +108,8 @@ func (c *cluster) try(ctx context.Context, failed func(begun time.Time, err erro
 		switch {
 		case err == nil:
 			return nil
+		case c.open.Err() != nil:
+			return broker.ErrClosed
 		case final(err):
 			return c.at(err)
 		case limited.Err() == nil:
@@ -122,6 +127,9 @@ func (c *cluster) try(ctx context.Context, failed func(begun time.Time, err erro
 		}
 		select {
 		case <-limited.Done():
+			if c.open.Err() != nil {
+				return broker.ErrClosed
+			}
 			return c.gaveUp(ctx, last)
 		case <-time.After(pauses.NextBackOff()):
 		}

@@ -358,3 +358,35 @@ func TestTopicWithoutPartitions(t *testing.T) {
 	require.NoError(t, b.Publish(t.Context(), "t", &broker.Message{}))
 	require.NoError(t, b.Publish(t.Context(), "t", &broker.Message{Key: "k"}))
 }
+
+// TestCloseEndsWhatHangs: Drain is the limit of Close, not Timeout.
+func TestCloseEndsWhatHangs(t *testing.T) {
+	for name, test := range map[string]struct {
+		hangs kmsg.Key
+		call  func(*Broker) error
+	}{
+		"Publish, metadata": {kmsg.Metadata, func(b *Broker) error { return b.Publish(context.Background(), "t", &broker.Message{}) }},
+		"Publish":           {kmsg.Produce, func(b *Broker) error { return b.Publish(context.Background(), "t", &broker.Message{}) }},
+		"Subscribe":         {kmsg.ListOffsets, func(b *Broker) error { return joinAs(b, "") }},
+		"Subscribe, found":  {kmsg.OffsetFetch, func(b *Broker) error { return joinAs(b, "g") }},
+		"Subscribe, join":   {kmsg.JoinGroup, func(b *Broker) error { return joinAs(b, "g") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, config := fake(t)
+			config.Timeout, config.Drain = time.Hour, time.Millisecond
+			b := open(t, config)
+			came := hang(c, test.hangs)
+			result := make(chan error, 1)
+			go func() { result <- test.call(b) }()
+			receive(t, came)
+			_ = b.Close()
+			require.ErrorIs(t, receive(t, result), broker.ErrClosed)
+		})
+	}
+}
+
+func joinAs(b *Broker, group string) error {
+	_, err := b.Subscribe(context.Background(), "t", newLedger().handle, broker.Group(group))
+	return err
+}
