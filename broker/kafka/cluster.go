@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,7 +27,6 @@ const refreshPause = 200 * time.Millisecond
 // cluster asks the servers about topics and offsets. It is safe for concurrent use.
 type cluster struct {
 	config    Config
-	tls       *tls.Config
 	sasl      sasl.Mechanism
 	conns     *conns
 	transport *kafka.Transport
@@ -51,10 +49,10 @@ func newCluster(c Config) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl := &cluster{config: c, tls: secure, sasl: mechanism, conns: newConns(c.Timeout, len(c.Address))}
+	cl := &cluster{config: c, sasl: mechanism, conns: newConns(c.Timeout, secure, c.Address)}
 	cl.open, cl.end = context.WithCancel(context.Background())
 	cl.transport = cl.newTransport()
-	cl.client = &kafka.Client{Addr: kafka.TCP(c.Address...), Transport: cl.transport}
+	cl.client = &kafka.Client{Addr: kafka.TCP(bootstrap), Transport: cl.transport}
 	return cl, nil
 }
 
@@ -78,13 +76,13 @@ func (c Config) sasl() (sasl.Mechanism, error) {
 
 func (c *cluster) newTransport() *kafka.Transport {
 	return &kafka.Transport{
-		Dial: c.conns.dial, DialTimeout: c.config.Timeout, ClientID: "micro", TLS: c.tls, SASL: c.sasl, Context: c.open,
+		Dial: c.conns.dial, DialTimeout: c.config.Timeout, ClientID: clientID, SASL: c.sasl, Context: c.open,
 	}
 }
 
 // dialer is for a group, whose connections are own.
 func (c *cluster) dialer(own *conns) *kafka.Dialer {
-	return &kafka.Dialer{ClientID: "micro", Timeout: c.config.Timeout, DialFunc: own.dial, TLS: c.tls, SASLMechanism: c.sasl}
+	return &kafka.Dialer{ClientID: clientID, Timeout: c.config.Timeout, DialFunc: own.dial, SASLMechanism: c.sasl}
 }
 
 // close ends everything that is under way. A call after that may leave something behind.

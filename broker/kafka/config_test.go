@@ -104,7 +104,7 @@ func TestSilentPeerIsNotReadForEver(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	c := newConns(100*time.Millisecond, 1)
+	c := newConns(100*time.Millisecond, nil, []string{l.Addr().String()})
 	conn, err := c.dial(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()

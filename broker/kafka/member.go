@@ -66,7 +66,7 @@ func (b *Broker) join(ctx context.Context, work broker.ConsumerConfig, partition
 	m.conns = b.cluster.conns.another()
 	var err error
 	m.kafka, err = kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: m.group, Topics: []string{work.Topic}, Brokers: b.config.Address, Dialer: b.cluster.dialer(m.conns),
+		ID: m.group, Topics: []string{work.Topic}, Brokers: []string{bootstrap}, Dialer: b.cluster.dialer(m.conns),
 		StartOffset: kafka.FirstOffset, // of partitions that were added; a group that is new has committed its start
 		// A member that cannot reach the server has stopped its handlers by the time that it is replaced.
 		HeartbeatInterval: session / 10, Timeout: session / 4, SessionTimeout: session, RebalanceTimeout: session,

@@ -93,11 +93,13 @@ func TestSecurity(t *testing.T) {
 		return Config{Address: []string{s.SASL}, User: name, Password: plugin.NewSecret(password), Mechanism: mechanism, Timeout: 5 * time.Second}
 	}
 	for name, c := range map[string]Config{
-		"plain":         user("micro", password, ""),
-		"scram-sha-256": user("micro", password, "scram-sha-256"),
-		"scram-sha-512": user("micro", password, "scram-sha-512"),
-		"tls":           {Address: []string{s.TLS}, TLS: own, Timeout: 5 * time.Second},
-		"tls, no cert":  {Address: []string{s.TLS}, TLS: plugin.TLS{CA: own.CA}, Timeout: 5 * time.Second},
+		"plain":          user("micro", password, ""),
+		"scram-sha-256":  user("micro", password, "scram-sha-256"),
+		"scram-sha-512":  user("micro", password, "scram-sha-512"),
+		"of several":     {Address: []string{s.SASL, s.SASL}, User: "micro", Password: plugin.NewSecret(password), Timeout: 5 * time.Second},
+		"tls":            {Address: []string{s.TLS}, TLS: own, Timeout: 5 * time.Second},
+		"tls of several": {Address: []string{s.TLS, s.TLS}, TLS: own, Timeout: 5 * time.Second},
+		"tls, no cert":   {Address: []string{s.TLS}, TLS: plugin.TLS{CA: own.CA}, Timeout: 5 * time.Second},
 	} {
 		t.Run("taken: "+name, func(t *testing.T) {
 			b := open(t, c)

@@ -46,6 +46,7 @@ func TestServer(t *testing.T) {
 		"ProxiesAreNotGoneRound":    proxiesAreNotGoneRound,
 		"AddressesAreTriedInTurn":   addressesAreTriedInTurn,
 		"InternalTopics":            internalTopics,
+		"HungServersAreGoneRound":   hungServersAreGoneRound,
 		"RebalanceWaitsForHandlers": rebalanceWaitsForHandlers,
 		"WindowBehindAStuckOne":     windowBehindAStuckOneIsBounded,
 		"TwoMembersInOneProcess":    twoMembersInOneProcess,
@@ -528,4 +529,50 @@ func internalTopics(t *testing.T, w *workshop) {
 	require.ErrorContains(t, b.Publish(t.Context(), own, &broker.Message{}), "belongs to the servers themselves")
 	_, err := b.Subscribe(t.Context(), own, newLedger().handle)
 	require.ErrorContains(t, err, "belongs to the servers themselves")
+}
+
+// hungServersAreGoneRound, whether they hang from the beginning or later.
+func hungServersAreGoneRound(t *testing.T, w *workshop) {
+	var seeds []*servers.Proxy // the server calls itself by its own address: only the first steps go through them
+	for range 2 {
+		p, err := servers.NewProxy(w.server.Addr)
+		require.NoError(t, err)
+		t.Cleanup(p.Close)
+		seeds = append(seeds, p)
+	}
+	other := w.open(t)
+	w.config.Address = []string{seeds[0].Addr(), seeds[1].Addr(), w.server.Addr}
+	long := w.open(t)
+	long.cluster.conns.seeds.first.Store(0)
+	got := make(chan *broker.Message, 100)
+	kept, err := long.Subscribe(t.Context(), w.topic, func(_ context.Context, m *broker.Message) error {
+		got <- m
+		return nil
+	}, broker.Group("g"))
+	require.NoError(t, err)
+	for _, p := range seeds {
+		p.Blackhole()
+		t.Cleanup(p.Heal)
+	}
+	for first := range int64(3) {
+		b := w.open(t)
+		b.cluster.conns.seeds.first.Store(first)
+		begun := time.Now()
+		require.NoError(t, b.Publish(t.Context(), w.topic, &broker.Message{}))
+		receive(t, got)
+		fresh := subscribe(t, b, w.topic, broker.Group("g2"))
+		require.NoError(t, b.Publish(t.Context(), w.topic, &broker.Message{}))
+		receive(t, got)
+		receive(t, fresh)
+		require.Less(t, time.Since(begun), w.config.Timeout)
+		require.NoError(t, b.Close())
+	}
+
+	joins := kept.(*member).joins.Load()
+	s, err := other.Subscribe(t.Context(), w.topic, newLedger().handle, broker.Group("g"))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, other.Publish(t.Context(), w.topic, &broker.Message{}))
+	receive(t, got)
+	require.Greater(t, kept.(*member).joins.Load(), joins, "it has joined again")
 }
