@@ -94,6 +94,25 @@ func TestOutage(t *testing.T) {
 	})
 }
 
+// TestEndOfAReaderIsNoSuccess ends one that cannot read, as the end of a generation does.
+func TestEndOfAReaderIsNoSuccess(t *testing.T) {
+	cl, err := newCluster(testConfig("127.0.0.1:1"))
+	require.NoError(t, err)
+	defer cl.close()
+	log := new(logbook)
+	r := &reader{cluster: cl, topic: "t", partitions: 1, outage: newOutage(log.logger(), cl)}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan struct{})
+	go func() { r.run(ctx); close(ended) }()
+	require.Eventually(t, func() bool { return log.lines()[0] != "" }, 20*time.Second, time.Millisecond)
+	cancel()
+	receive(t, ended)
+	require.Len(t, log.lines(), 1)
+	require.Contains(t, log.lines()[0], "level=WARN")
+	require.Contains(t, log.lines()[0], "connection refused")
+}
+
 // TestOutagesAreToldOnce kills a server under one that publishes, a follower and a member of a group.
 func TestOutagesAreToldOnce(t *testing.T) {
 	t.Parallel()
@@ -118,7 +137,7 @@ func TestOutagesAreToldOnce(t *testing.T) {
 				select {
 				case <-back:
 					done = true // and once more
-				default:
+				case <-time.After(20 * time.Millisecond):
 				}
 				ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
 				for range 2 {

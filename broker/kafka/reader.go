@@ -79,6 +79,9 @@ func (r *reader) fetch(ctx context.Context) error {
 		Topic: r.topic, Partition: r.partition, Offset: r.offset, MinBytes: 1, MaxBytes: int64(size), MaxWait: maxWait,
 	})
 	if err != nil {
+		if _, why := r.cluster.partitions(limited, r.topic); why != nil && limited.Err() == nil {
+			return why // it says more than that the topic is not known, as it is to nobody without a server
+		}
 		return err
 	}
 	if answer.Error != nil {
