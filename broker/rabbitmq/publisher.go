@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -14,8 +15,12 @@ import (
 	"github.com/plugmicro/micro/internal/amqp"
 )
 
-// maxRefusals is how often one Publish begins again because the server closed its channel, for whatever others did.
-const maxRefusals = 5
+// refusalPause is the first pause before what a queue refused is published again; each is twice as long as the one before.
+const refusalPause = 10 * time.Millisecond
+
+// aloneLimit is how long all others wait for one batch that is published alone. The server refuses at once, a queue that
+// is in trouble confirms late.
+const aloneLimit = time.Second
 
 // ErrNoSubscriber is for topics that nobody has subscribed to, with Config.Mandatory.
 var ErrNoSubscriber = errors.New("nobody has subscribed to it")
@@ -27,6 +32,8 @@ type publisher struct {
 	outlets *slot[outlet]
 	cancel  context.CancelFunc
 	ended   chan struct{}
+
+	suspects atomic.Int32 // batches that may be why the server closed a channel: while there are any, each batch goes alone
 }
 
 func newPublisher(d *amqp.Dialer, c Config) *publisher {
@@ -73,24 +80,41 @@ func (p *publisher) session(ctx context.Context, conn *amqp.Conn, ready func()) 
 	return nil
 }
 
-// publish returns when b is confirmed. What was not is published again when the connection is there again.
+// publish returns when b is confirmed. What was not is published again: when the connection is there again; when the
+// server closed the channel, for what somebody else may have published, alone; when a queue refused it, until the timeout,
+// as one that has just gone does, too.
 func (p *publisher) publish(ctx context.Context, b *batch) error {
-	for refusals := 0; len(b.msgs) > 0; {
-		o, err := p.outlet(ctx)
-		if err != nil {
-			return err
+	suspect, pause, end := false, refusalPause, time.Now().Add(p.config.Timeout)
+	var refused, err error
+	for len(b.msgs) > 0 {
+		var o *outlet
+		if o, err = p.outlet(ctx); err == nil {
+			err = o.publish(ctx, b)
 		}
-		err = o.publish(ctx, b)
 		var lost *lostError
 		switch {
 		case err == nil:
-		case !errors.As(err, &lost):
-			return err
-		case lost.conn.Err() == nil:
-			if refusals++; refusals > maxRefusals {
+		case refused != nil && ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", refused, context.Cause(ctx))
+		case errors.Is(err, errRefused):
+			if refused = err; time.Now().Add(pause).After(end) {
 				return err
 			}
+			select {
+			case <-time.After(pause):
+				pause *= 2
+			case <-ctx.Done():
+			}
+		case !errors.As(err, &lost):
+			return err
+		case lost.suspect && !suspect:
+			suspect = true
+			p.suspects.Add(1)
+			defer p.suspects.Add(-1)
 		}
+	}
+	if b.missed > 0 {
+		return fmt.Errorf("%d of %d messages: %w", b.missed, b.total, ErrNoSubscriber)
 	}
 	return nil
 }
@@ -124,10 +148,11 @@ type batch struct {
 	mandatory     bool // ErrNoSubscriber if there is no queue
 	msgs          []amqp091.Publishing
 	keys          []string
+	total, missed int // messages, and those that no queue took, if mandatory
 }
 
 func newBatch(topic string, mandatory bool, msgs ...*broker.Message) *batch {
-	b := &batch{exchange: exchangeOf(topic), mandatory: mandatory, msgs: make([]amqp091.Publishing, len(msgs)), keys: make([]string, len(msgs))}
+	b := &batch{exchange: exchangeOf(topic), mandatory: mandatory, total: len(msgs), msgs: make([]amqp091.Publishing, len(msgs)), keys: make([]string, len(msgs))}
 	b.declare = func(ch *amqp091.Channel) error { return declareExchange(ch, topic) }
 	for i, m := range msgs {
 		b.msgs[i], b.keys[i] = publishing(m), routingKey(m.Key)
@@ -147,6 +172,7 @@ type outlet struct {
 	done     chan struct{} // closed when ch is
 	err      error         // why; set before that
 	returned returned
+	suspects *atomic.Int32 // of the publisher
 }
 
 // write is a batch on its way to the writer.
@@ -155,6 +181,8 @@ type write struct {
 	written  chan struct{} // closed when it is
 	confirms []*amqp091.DeferredConfirmation
 	err      error
+	sent     bool // some of it may have reached the server
+	alone    bool // what the server refuses is this
 }
 
 func (p *publisher) newOutlet(ctx context.Context, conn *amqp.Conn) (*outlet, error) {
@@ -167,7 +195,7 @@ func (p *publisher) newOutlet(ctx context.Context, conn *amqp.Conn) (*outlet, er
 	if err := conn.Within(ctx, func() error { return ch.Confirm(false) }); err != nil {
 		return nil, err
 	}
-	o := &outlet{conn: conn, ch: ch, writes: make(chan *write), done: make(chan struct{})}
+	o := &outlet{conn: conn, ch: ch, writes: make(chan *write), done: make(chan struct{}), suspects: &p.suspects}
 	closed := ch.NotifyClose(make(chan *amqp091.Error, 1))
 	o.returned.ids = map[string]bool{}
 	o.returned.flush = make(chan chan struct{})
@@ -198,12 +226,10 @@ func (o *outlet) write() {
 	for {
 		select {
 		case w := <-o.writes:
-			if b := w.batch; b.declareAlways || !declared[b.exchange] {
-				w.err = b.declare(o.ch)
-				declared[b.exchange] = w.err == nil
-			}
-			if w.err == nil {
-				w.confirms, w.err = o.send(w.batch)
+			if o.suspects.Load() > 0 {
+				o.sendAlone(w, declared)
+			} else {
+				o.send(w, declared)
 			}
 			close(w.written)
 		case <-o.done:
@@ -212,16 +238,40 @@ func (o *outlet) write() {
 	}
 }
 
-func (o *outlet) send(b *batch) ([]*amqp091.DeferredConfirmation, error) {
-	confirms := make([]*amqp091.DeferredConfirmation, len(b.msgs))
-	for i := range b.msgs {
-		c, err := o.ch.PublishWithDeferredConfirm(b.exchange, b.keys[i], b.mandatory, false, b.msgs[i])
-		if err != nil {
-			return nil, err
-		}
-		confirms[i] = c
+func (o *outlet) send(w *write, declared map[string]bool) {
+	b := w.batch
+	w.sent = true
+	if b.declareAlways || !declared[b.exchange] {
+		w.err = b.declare(o.ch)
+		declared[b.exchange] = w.err == nil
 	}
-	return confirms, nil
+	for i := 0; i < len(b.msgs) && w.err == nil; i++ {
+		var c *amqp091.DeferredConfirmation
+		c, w.err = o.ch.PublishWithDeferredConfirm(b.exchange, b.keys[i], b.mandatory, false, b.msgs[i])
+		w.confirms = append(w.confirms, c)
+	}
+}
+
+// sendAlone has nothing before w that the server may still refuse, and nothing behind it.
+func (o *outlet) sendAlone(w *write, declared map[string]bool) {
+	if w.err = o.ch.Confirm(false); w.err != nil { // is answered after all before is taken
+		return
+	}
+	w.alone = true
+	o.send(w, declared)
+	if w.err != nil {
+		return
+	}
+	limit := time.NewTimer(aloneLimit)
+	defer limit.Stop()
+	for _, c := range w.confirms {
+		select {
+		case <-c.Done(): // also when the channel is closed
+		case <-limit.C:
+			w.alone = false
+			return
+		}
+	}
 }
 
 // publish takes what was confirmed out of b. A lostError says that the rest can be published again.
@@ -238,7 +288,7 @@ func (o *outlet) publish(ctx context.Context, b *batch) error {
 	select {
 	case o.writes <- w:
 	case <-o.done:
-		return o.lost(b, o.err)
+		return o.lost(b, w, o.err)
 	case <-ctx.Done():
 		return o.late(ctx)
 	}
@@ -248,9 +298,9 @@ func (o *outlet) publish(ctx context.Context, b *batch) error {
 		return o.late(ctx)
 	}
 	if w.err != nil {
-		return o.lost(b, w.err)
+		return o.lost(b, w, w.err)
 	}
-	return o.confirmed(ctx, b, w.confirms)
+	return o.confirmed(ctx, b, w)
 }
 
 // unblocked waits while the server takes nothing.
@@ -275,9 +325,9 @@ func (o *outlet) late(ctx context.Context) error {
 	return fmt.Errorf("broker rabbitmq: %s has not confirmed it: %w", o.conn.Addr, context.Cause(ctx))
 }
 
-func (o *outlet) confirmed(ctx context.Context, b *batch, confirms []*amqp091.DeferredConfirmation) error {
-	missed := 0
-	for _, c := range confirms {
+// confirmed stops at what a queue refused: what is behind it follows it again, so that the last one of a key stays last.
+func (o *outlet) confirmed(ctx context.Context, b *batch, w *write) error {
+	for _, c := range w.confirms {
 		select {
 		case <-c.Done():
 		case <-ctx.Done():
@@ -286,35 +336,34 @@ func (o *outlet) confirmed(ctx context.Context, b *batch, confirms []*amqp091.De
 		if !c.Acked() {
 			if o.ch.IsClosed() {
 				<-o.done
-				return o.lost(b, o.err)
+				return o.lost(b, w, o.err)
 			}
-			return fmt.Errorf("broker rabbitmq: %s refused it: a queue is full, or cannot be reached", o.conn.Addr)
+			return fmt.Errorf("broker rabbitmq: %s %w", o.conn.Addr, errRefused)
 		}
 		if b.mandatory && o.returned.has(b.msgs[0].CorrelationId, o.done) {
-			missed++
+			b.missed++
 		}
 		b.msgs, b.keys = b.msgs[1:], b.keys[1:]
-	}
-	if missed > 0 {
-		return fmt.Errorf("%d of %d messages: %w", missed, len(confirms), ErrNoSubscriber)
 	}
 	return nil
 }
 
+var errRefused = errors.New("refused it: a queue is full, or cannot be reached")
+
 // lostError is that the channel is gone, and what was not confirmed can be published again.
 type lostError struct {
-	conn *amqp.Conn
-	err  error
+	err     error
+	suspect bool // the server closed the channel, maybe because of this
 }
 
 func (e *lostError) Error() string { return e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
 // lost tells whether b is the reason why the channel was closed: all that publish share it.
-func (o *outlet) lost(b *batch, err error) error {
+func (o *outlet) lost(b *batch, w *write, err error) error {
 	var refused *amqp091.Error
 	if !errors.As(o.cause(err), &refused) || !refused.Server {
-		return &lostError{o.conn, err}
+		return &lostError{err: err}
 	}
 	wrapped := fmt.Errorf("broker rabbitmq: %s: %w", o.conn.Addr, refused)
 	switch {
@@ -325,7 +374,19 @@ func (o *outlet) lost(b *batch, err error) error {
 	case refused.Code == amqp091.PreconditionFailed && strings.Contains(refused.Reason, "exchange '"+b.exchange+"'"):
 		return fmt.Errorf("%w: somebody else has made that exchange, delete it", wrapped)
 	}
-	return &lostError{o.conn, wrapped}
+	if w.alone && refusal(refused) {
+		return wrapped
+	}
+	return &lostError{err: wrapped, suspect: w.sent && refusal(refused)}
+}
+
+// refusal reports whether e is about what was published, not about the connection or an exchange that was deleted.
+func refusal(e *amqp091.Error) bool {
+	switch e.Code {
+	case amqp091.ContentTooLarge, amqp091.AccessRefused, amqp091.PreconditionFailed, amqp091.ResourceLocked, amqp091.ResourceError:
+		return true
+	}
+	return false
 }
 
 // cause is why the channel was closed, where err only says that it was.

@@ -19,10 +19,11 @@
 // # What is guaranteed
 //
 //   - Publish returns nil when the server has confirmed that the messages are in all queues of the topic. When the
-//     connection is lost before that, they are published again, with the same ID, until ctx ends. What is published to a
-//     topic without any queue is gone, and that is no error, unless Config.Mandatory says so. While the server is short
-//     of memory or disk, Publish waits, and says why when ctx ends. A program that begins while the server is down does
-//     not wait: New fails at once, and says why.
+//     connection is lost before that, they are published again, with the same ID, until ctx ends. When a queue refuses them,
+//     as a policy can have it do, they are published again for as long as Config.Timeout: the other queues may then have
+//     them more than once. What is published to a topic without any queue is gone, and that is no error, unless
+//     Config.Mandatory says so. While the server is short of memory or disk, Publish waits, and says why when ctx ends. A
+//     program that begins while the server is down does not wait: New fails at once, and says why.
 //   - What a group has not acked is kept, while it has no members as well, and over restarts of the server. RabbitMQ
 //     3.10 on a single node, killed within a second of the first subscription of a group, may break its queues: then
 //     they have to be deleted.
