@@ -75,16 +75,17 @@ func (l *ledger) wait(t *testing.T, n int) {
 	}
 }
 
-// A fault is put into a cluster, and says when it has been met.
-type fault func(*kfake.Cluster) (met <-chan struct{})
+// A fault is put into a cluster until the test ends, and says when it has been met.
+type fault func(*testing.T, *kfake.Cluster) (met <-chan struct{})
 
 func refuse(key kmsg.Key, err *kerr.Error) fault {
-	return func(c *kfake.Cluster) <-chan struct{} {
+	return func(t *testing.T, c *kfake.Cluster) <-chan struct{} {
 		h := c.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: err, Count: 3})
 		met := make(chan struct{})
 		go func() {
-			_ = h.Wait(context.Background(), 1)
-			close(met)
+			if h.Wait(t.Context(), 1) == nil {
+				close(met)
+			}
 		}()
 		return met
 	}
@@ -97,7 +98,7 @@ func hangUp(key kmsg.Key) fault { return instead(key, errors.New("hung up")) }
 func ignore(key kmsg.Key) fault { return instead(key, nil) }
 
 func instead(key kmsg.Key, err error) fault {
-	return func(c *kfake.Cluster) <-chan struct{} {
+	return func(_ *testing.T, c *kfake.Cluster) <-chan struct{} {
 		met := make(chan struct{})
 		c.ControlKey(int16(key), func(kmsg.Request) (kmsg.Response, error, bool) {
 			close(met)
@@ -108,7 +109,7 @@ func instead(key kmsg.Key, err error) fault {
 }
 
 func at(once func(*kfake.Cluster)) fault {
-	return func(c *kfake.Cluster) <-chan struct{} {
+	return func(_ *testing.T, c *kfake.Cluster) <-chan struct{} {
 		once(c)
 		met := make(chan struct{})
 		close(met)
@@ -117,9 +118,9 @@ func at(once func(*kfake.Cluster)) fault {
 }
 
 func both(one, other fault) fault {
-	return func(c *kfake.Cluster) <-chan struct{} {
-		other(c)
-		return one(c)
+	return func(t *testing.T, c *kfake.Cluster) <-chan struct{} {
+		other(t, c)
+		return one(t, c)
 	}
 }
 
@@ -183,7 +184,7 @@ func TestFaults(t *testing.T) {
 				publish()
 			}
 			grouped.wait(t, part)
-			met, limit := fault(c), time.After(20*time.Second)
+			met, limit := fault(t, c), time.After(20*time.Second)
 			for hit := false; !hit; {
 				publish()
 				select {
@@ -382,6 +383,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 			receive(t, came)
 			_ = b.Close()
 			require.ErrorIs(t, receive(t, result), broker.ErrClosed)
+			require.Empty(t, b.subs.Seal(), "nothing is left behind")
 		})
 	}
 }

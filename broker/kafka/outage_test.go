@@ -184,7 +184,7 @@ func TestRebalanceIsNoTrouble(t *testing.T) {
 	defer b.Close()
 	s, err := b.Subscribe(t.Context(), "t", newLedger().handle, broker.Group("g"))
 	require.NoError(t, err)
-	<-both(refuse(kmsg.SyncGroup, kerr.RebalanceInProgress), refuse(kmsg.Heartbeat, kerr.RebalanceInProgress))(c)
+	<-both(refuse(kmsg.SyncGroup, kerr.RebalanceInProgress), refuse(kmsg.Heartbeat, kerr.RebalanceInProgress))(t, c)
 	require.Eventually(t, func() bool { return s.(*member).joins.Load() >= 2 }, 20*time.Second, time.Millisecond)
 	require.Equal(t, []string{""}, log.lines())
 }
