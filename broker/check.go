@@ -27,11 +27,15 @@ func CheckPublish(b Broker, topic string, msgs ...*Message) error {
 	}
 	can := CapabilitiesOf(b)
 	for i, m := range msgs {
-		if err := checkMessage(m, can.MaxBody); err != nil {
-			return fmt.Errorf("publish to %q: message %d: %w", topic, i, err)
+		err := checkMessage(m, can.MaxBody)
+		if err == nil && m.Key != "" && !can.Ordered {
+			err = fmt.Errorf("Key with broker %s: %w", b, ErrUnsupported)
 		}
-		if m.Key != "" && !can.Ordered {
-			return fmt.Errorf("publish to %q: message %d: Key with broker %s: %w", topic, i, b, ErrUnsupported)
+		switch {
+		case err != nil && len(msgs) > 1:
+			return fmt.Errorf("publish to %q: message %d: %w", topic, i, err)
+		case err != nil:
+			return fmt.Errorf("publish to %q: %w", topic, err)
 		}
 	}
 	return nil

@@ -157,6 +157,11 @@ func (s *Server) Restart(t testing.TB) {
 func (s *Server) Pause(t testing.TB) (resume func()) {
 	t.Helper()
 	s.signal(t, syscall.SIGSTOP)
+	for deadline := time.Now().Add(startTimeout); !isStopped(s.process.Process.Pid); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s goes on after SIGSTOP", s.process.Path)
+		}
+	}
 	return func() { s.signal(t, syscall.SIGCONT) }
 }
 
