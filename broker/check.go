@@ -108,7 +108,7 @@ func nameRune(r rune) bool {
 
 func checkMessage(m *Message, maxBody int) error {
 	if m == nil {
-		return fmt.Errorf("nil: %w", ErrInvalid)
+		return fmt.Errorf("the message is nil: %w", ErrInvalid)
 	}
 	if err := checkText("ID", m.ID, MaxID); err != nil {
 		return err

@@ -48,7 +48,7 @@ func TestCheckPublish(t *testing.T) {
 		"topic with slash":   {"a/b", &Message{}, ErrInvalid, "contains '/'"},
 		"topic of dots":      {"..", &Message{}, ErrInvalid, "topic"},
 		"topic not ASCII":    {"тема", &Message{}, ErrInvalid, "contains"},
-		"nil message":        {"t", nil, ErrInvalid, `publish to "t": nil`},
+		"nil message":        {"t", nil, ErrInvalid, `publish to "t": the message is nil`},
 		"long ID":            {"t", &Message{ID: strings.Repeat("i", MaxID+1)}, ErrInvalid, "ID of 256 bytes, at most 255"},
 		"long key":           {"t", &Message{Key: strings.Repeat("i", MaxKey+1)}, ErrInvalid, "key of 256 bytes"},
 		"key not UTF-8":      {"t", &Message{Key: "\xff"}, ErrInvalid, "key is not UTF-8"},
