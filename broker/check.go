@@ -29,7 +29,7 @@ func CheckPublish(b Broker, topic string, msgs ...*Message) error {
 	for i, m := range msgs {
 		err := checkMessage(m, can.MaxBody)
 		if err == nil && m.Key != "" && !can.Ordered {
-			err = fmt.Errorf("Key with broker %s: %w", b, ErrUnsupported)
+			err = fmt.Errorf("key with broker %s: %w", b, ErrUnsupported)
 		}
 		switch {
 		case err != nil && len(msgs) > 1:
