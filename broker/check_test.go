@@ -84,7 +84,7 @@ func TestCheckPublishOfLimitedBroker(t *testing.T) {
 	require.ErrorIs(t, CheckPublish(b, "t", &Message{Body: []byte("abc")}), ErrTooLarge)
 	err := CheckPublish(b, "t", &Message{}, &Message{Key: "k"})
 	require.ErrorIs(t, err, ErrUnsupported)
-	require.ErrorContains(t, err, "message 1: Key with broker limited")
+	require.ErrorContains(t, err, "message 1: key with broker limited")
 }
 
 func TestCapabilitiesOf(t *testing.T) {
