@@ -746,7 +746,10 @@ func testDeregisterInTime(t *testing.T, server *servers.Server, _ foreign) {
 		addrs = append(addrs, proxies[i].Addr())
 	}
 	r := open(t, settings(addrs...))
-	s := greeter("in-time", "a", "b", "c")
+	s := greeter("in-time")
+	for i := range 2 * maxFetches { // more than are asked for at once
+		s.Nodes = append(s.Nodes, &registry.Node{ID: fmt.Sprint(i), Address: "192.0.2.1:4100"})
+	}
 	for i := range addrs {
 		r.agents.prefer(i)
 		require.NoError(t, r.Register(s))

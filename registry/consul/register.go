@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http/httptrace"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -234,50 +233,76 @@ func (r *Registry) unnote(id string, a *agent) {
 	}
 }
 
-// told are the agents that may have the instance because of this process.
-func (r *Registry) told(id string) []*agent {
+// told are the nodes of s that agents may have because of this process; others has those that none has.
+func (r *Registry) told(s *registry.Service) (told map[*agent][]string, others []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(r.agents.list), func(a *agent) bool { return !r.own[id][a] })
+	told = make(map[*agent][]string)
+	for _, n := range s.Nodes {
+		id := serviceID(s.Name, n.ID)
+		for a := range r.own[id] {
+			told[a] = append(told[a], id)
+		}
+		if len(r.own[id]) == 0 {
+			others = append(others, id)
+		}
+	}
+	return told, others
 }
 
-// Deregister has every agent that this process registered the nodes with forget them, at once and within the timeout. It
-// fails if one does not, as the node can be found again when that agent is back: until its TTL passes, and for ever
-// without one. Nothing goes on in the background: to call it again asks those agents that are left. Nodes that this
-// process did not register are forgotten by the first agent that answers.
+// Deregister has every agent that this process registered the nodes with forget them, all agents at once; one that does
+// not answer is left after the timeout, however many nodes there are. Deregister fails if an agent does not forget, as the
+// node can be found again when that agent is back: until its TTL passes, and for ever without one. Nothing goes on in the
+// background: to call it again asks those agents that are left. Nodes that this process did not register are forgotten by
+// the first agent that answers.
 func (r *Registry) Deregister(s *registry.Service) error {
 	if r.ctx.Err() != nil {
 		return registry.ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, r.config.Timeout)
-	defer cancel()
-	var work errgroup.Group // one that fails does not end the others
-	work.SetLimit(maxConns)
-	for _, n := range s.Nodes {
-		work.Go(func() error { return r.deregister(ctx, serviceID(s.Name, n.ID)) })
+	told, others := r.told(s)
+	errs := make([]error, len(r.agents.list)+1)
+	var work sync.WaitGroup
+	for i, a := range r.agents.list {
+		work.Go(func() { errs[i] = r.forgetOwn(a, told[a]) })
 	}
-	return r.failed(work.Wait())
+	work.Go(func() {
+		errs[len(errs)-1] = r.each(others, func(ctx context.Context, id string) error {
+			return r.agents.do(ctx, func(ctx context.Context, a *agent) error { return forget(ctx, a, id) })
+		})
+	})
+	work.Wait()
+	return r.failed(errors.Join(errs...))
 }
 
-func (r *Registry) deregister(ctx context.Context, id string) error {
-	told := r.told(id)
-	if len(told) == 0 {
-		return r.agents.do(ctx, func(ctx context.Context, a *agent) error { return forget(ctx, a, id) })
+func (r *Registry) forgetOwn(a *agent, ids []string) error {
+	err := r.each(ids, func(ctx context.Context, id string) error {
+		ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
+		defer cancel()
+		if err := forget(ctx, a, id); err != nil {
+			return err
+		}
+		r.unnote(id, a)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w; it may still have the node: deregister it again when it answers", explain(a, err, r.config.Timeout))
 	}
-	errs := make([]error, len(told))
-	var work sync.WaitGroup
-	for i, a := range told {
-		work.Go(func() {
-			err := forget(ctx, a, id)
-			if err == nil {
-				r.unnote(id, a)
-				return
+	return nil
+}
+
+// each calls f for a few IDs at a time, until one fails.
+func (r *Registry) each(ids []string, f func(context.Context, string) error) error {
+	work, ctx := errgroup.WithContext(r.ctx)
+	work.SetLimit(maxFetches)
+	for _, id := range ids {
+		work.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
-			errs[i] = fmt.Errorf("%w; it may still have the node: deregister it again when it answers", explain(a, err, r.config.Timeout))
+			return f(ctx, id)
 		})
 	}
-	work.Wait()
-	return errors.Join(errs...)
+	return work.Wait()
 }
 
 func forget(ctx context.Context, a *agent, id string) error {
