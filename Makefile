@@ -30,7 +30,8 @@ servers: ## install the real servers that the tests need (Consul, Kafka, RabbitM
 test: ## run all tests, with the race detector; those on real servers need "make servers" first
 	@$(if $(RACE),,echo "NO RACE DETECTOR: it needs a C compiler ($$($(GO) env CC)), and none was found. Install gcc to have it.")
 	@mkdir -p .servers $(RESULTS) && rm -f .servers/skipped
-	MICRO_SUITE_RESULTS=$(RESULTS) MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
+	@echo "go test $(RACE) ./..."
+	@MICRO_SUITE_RESULTS=$(RESULTS) MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
 	@$(GO) run ./internal/capabilities -check $(RESULTS) docs/capabilities.md || { $(SKIPPED); exit 1; }
 	@$(if $(RACE),echo "what the race detector would falsify:")
 	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client)
