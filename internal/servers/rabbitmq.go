@@ -195,7 +195,8 @@ func (s *RabbitServer) AddUser(t testing.TB, name, password, configure, write, r
 // Alarm makes the server block those who publish, as it does when its memory is used up, until clear.
 func (s *RabbitServer) Alarm(t testing.TB) (clear func()) {
 	t.Helper()
-	s.Eval(t, `rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}), ""`)
+	// The second part is answered when the first has reached all connections: the next message is the last that is taken.
+	s.Eval(t, `rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}), gen_event:which_handlers(rabbit_alarm), ""`)
 	return func() {
 		t.Helper()
 		s.Eval(t, `rabbit_alarm:clear_alarm({resource_limit, memory, node()}), ""`)
