@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/plugmicro/micro/internal/amqp"
+	"github.com/plugmicro/micro/internal/loglimit"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -35,7 +35,8 @@ type link struct {
 	inbox     string
 	writer    writer
 	publisher *amqp091.Channel
-	strangers strangers
+	strangers loglimit.Limit // the log of what should not have come
+	foreign   atomic.Int64   // its number
 
 	mu       sync.Mutex
 	dialed   map[string]*conn // by id
@@ -60,7 +61,6 @@ func newLink(t *Transport) (*link, error) {
 		transport: t, inbox: randomName(inboxPrefix), lost: make(chan struct{}),
 		dialed: map[string]*conn{}, accepted: map[string]*conn{}, peers: map[string]*peer{},
 	}
-	l.strangers.log = t.log
 	ctx, cancel := context.WithTimeout(t.ctx, t.config.Timeout)
 	defer cancel()
 	var err error
@@ -539,28 +539,8 @@ func (l *link) remove(c *conn) {
 	}
 }
 
-func (l *link) strange(msg string, args ...any) { l.strangers.note(msg, args...) }
-
-// strangers counts what should not have come, and logs it now and then.
-type strangers struct {
-	log *slog.Logger
-
-	mu    sync.Mutex
-	last  time.Time
-	since int
-	count int
-}
-
-const logPeriod = 10 * time.Second
-
-func (s *strangers) note(msg string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.count++
-	s.since++
-	if time.Since(s.last) < logPeriod {
-		return
-	}
-	s.log.Warn(msg, append(args, "times", s.since)...)
-	s.last, s.since = time.Now(), 0
+// strange is for what should not have come.
+func (l *link) strange(msg string, args ...any) {
+	l.foreign.Add(1)
+	l.strangers.Warn(l.transport.log, msg, args...)
 }
