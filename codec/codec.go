@@ -63,6 +63,9 @@ type jsonCodec struct{}
 func (jsonCodec) ContentType() string { return JSON }
 
 func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
+	if out, ok := appendRaw(dst, v); ok {
+		return out, nil
+	}
 	switch v := v.(type) {
 	case nil:
 		return dst, nil
@@ -81,6 +84,9 @@ func (jsonCodec) Append(dst []byte, v any) ([]byte, error) {
 
 // Decode takes an empty body for an empty message: a caller need not send "{}".
 func (jsonCodec) Decode(data []byte, v any) error {
+	if decodeRaw(data, v) {
+		return nil
+	}
 	if len(data) == 0 {
 		return nil
 	}
@@ -95,6 +101,9 @@ type protoCodec struct{}
 func (protoCodec) ContentType() string { return Proto }
 
 func (protoCodec) Append(dst []byte, v any) ([]byte, error) {
+	if out, ok := appendRaw(dst, v); ok {
+		return out, nil
+	}
 	if v == nil {
 		return dst, nil
 	}
@@ -106,6 +115,9 @@ func (protoCodec) Append(dst []byte, v any) ([]byte, error) {
 }
 
 func (protoCodec) Decode(data []byte, v any) error {
+	if decodeRaw(data, v) {
+		return nil
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message: use %s", v, JSON)
@@ -118,6 +130,9 @@ type bytesCodec struct{}
 func (bytesCodec) ContentType() string { return Bytes }
 
 func (bytesCodec) Append(dst []byte, v any) ([]byte, error) {
+	if out, ok := appendRaw(dst, v); ok {
+		return out, nil
+	}
 	switch v := v.(type) {
 	case nil:
 		return dst, nil
@@ -133,6 +148,9 @@ func (bytesCodec) Append(dst []byte, v any) ([]byte, error) {
 }
 
 func (bytesCodec) Decode(data []byte, v any) error {
+	if decodeRaw(data, v) {
+		return nil
+	}
 	p, ok := v.(*[]byte)
 	if !ok {
 		return fmt.Errorf("%T is not *[]byte: use %s", v, JSON)

@@ -101,3 +101,20 @@ func TestFor(t *testing.T) {
 	require.Equal(t, codec.Bytes, codec.For(&[]byte{}).ContentType())
 	require.Equal(t, codec.JSON, codec.For(&point{}).ContentType())
 }
+
+func TestRawPassesAsItIs(t *testing.T) {
+	for _, contentType := range []string{codec.JSON, codec.Proto, codec.Bytes} {
+		c, err := codec.Get(contentType)
+		require.NoError(t, err)
+		for _, v := range []any{codec.Raw("no JSON"), new(codec.Raw("no JSON"))} {
+			b, err := c.Append([]byte("before "), v)
+			require.NoError(t, err)
+			require.Equal(t, "before no JSON", string(b))
+		}
+		data := []byte("{1")
+		var raw codec.Raw
+		require.NoError(t, c.Decode(data, &raw))
+		data[0] = 'X'
+		require.Equal(t, "{1", string(raw), "a copy")
+	}
+}
