@@ -1,0 +1,136 @@
+// Package filewatch keeps what was read from a file up to date: for plugins whose file may be changed while they run.
+//
+//	w, err := filewatch.Follow(c.File, env.Logger(), routes.load)
+//	defer w.Close()
+//
+// It notices a file that is written, replaced by a rename, or that a symbolic link on the way leads elsewhere to, as
+// Kubernetes does it with its volumes.
+package filewatch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	settle = 50 * time.Millisecond // how long a file must be left alone before it is read: a writer may be at it
+	poll   = 2 * time.Second       // what notifications miss, such as changes on network volumes, is found by this
+	limit  = 64 << 20              // bytes of a file
+)
+
+// Watch follows one file.
+type Watch struct {
+	file   string
+	log    *slog.Logger
+	load   func([]byte) error
+	last   []byte // what load was given last
+	failed string // what was logged last, so that it is logged once
+	events *fsnotify.Watcher
+	stop   chan struct{}
+	once   sync.Once
+	done   sync.WaitGroup
+}
+
+// Follow reads file, calls load, and from then on calls load again for each new content, one call at a time, until Close. An
+// error of reading, or of load, is returned the first time, and nothing is followed then. Later it is logged, and what
+// load did before is to stay in force. A nil log means slog.Default. The data is load's to keep, and not to change.
+func Follow(file string, log *slog.Logger, load func(data []byte) error) (*Watch, error) {
+	if log == nil {
+		log = slog.Default()
+	}
+	w := &Watch{file: file, log: log.With("file", file), load: load, stop: make(chan struct{})}
+	data, err := read(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := load(data); err != nil {
+		return nil, err
+	}
+	w.last = data
+	if w.events, err = fsnotify.NewWatcher(); err == nil {
+		err = w.events.Add(filepath.Dir(file)) // the directory: the file itself may be replaced
+	}
+	if err != nil {
+		w.log.Warn("no notifications of changes: the file is read every two seconds", "error", err)
+	}
+	w.done.Go(w.run)
+	return w, nil
+}
+
+// Close ends the following, and waits until load has returned. It may be called more than once.
+func (w *Watch) Close() error {
+	w.once.Do(func() { close(w.stop) })
+	w.done.Wait()
+	return nil
+}
+
+func (w *Watch) run() {
+	var notified chan fsnotify.Event
+	if w.events != nil {
+		defer w.events.Close()
+		notified = w.events.Events
+		go func() {
+			for range w.events.Errors { // what is lost is found by polling
+			}
+		}()
+	}
+	next := time.NewTimer(poll)
+	defer next.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-notified:
+			next.Reset(settle)
+		case <-next.C:
+			w.look()
+			next.Reset(poll)
+		}
+	}
+}
+
+// look calls load if there is something new.
+func (w *Watch) look() {
+	data, err := read(w.file)
+	if err == nil {
+		if bytes.Equal(data, w.last) {
+			w.failed = ""
+			return
+		}
+		err = w.load(data)
+	}
+	if err != nil {
+		if w.failed != err.Error() {
+			w.failed = err.Error()
+			w.log.Warn("the changed file is not used: what was read before stays in force", "error", err)
+		}
+		return
+	}
+	w.last, w.failed = data, ""
+	w.log.Info("the changed file is in use")
+}
+
+func read(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no file", file)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("%s has %d bytes: %d is the limit", file, info.Size(), limit)
+	}
+	data, err := os.ReadFile(file)
+	if err == nil && len(data) > limit {
+		return nil, errors.New(file + " grows while it is read")
+	}
+	return data, err
+}
