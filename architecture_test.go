@@ -49,13 +49,18 @@ func own(imports []string) []string {
 
 // TestArrowsPointOneWay holds the map of docs/architecture.md.
 func TestArrowsPointOneWay(t *testing.T) {
-	contracts := []string{"registry", "broker", "transport"}
+	contracts := []string{"registry", "broker", "transport", "tracer"}
 	packages := goList(t, "./...")
 	require.Empty(t, own(packages[module+"/plugin"]), "the kernel imports nothing of this module")
 	for _, c := range contracts {
 		require.Equal(t, []string{"plugin"}, own(packages[module+"/"+c]), "a contract imports the kernel alone")
 	}
+	require.Equal(t, []string{"plugin", "status"}, own(packages[module+"/gateway"]), "a contract imports the kernel, and what it speaks of")
+	parts := []string{"clientip", "directory", "httpd", "openapi", "page", "rpc"} // of the gateway itself; its other folders are plugins
 	isImplementation := func(name string) bool {
+		if path.Dir(name) == "gateway" {
+			return !slices.Contains(parts, path.Base(name))
+		}
 		return slices.Contains(contracts, path.Dir(name)) && !strings.HasSuffix(name, "test")
 	}
 	allowed := []string{"defaults", "cmd/micro"} // these link plugins; all others use contracts
