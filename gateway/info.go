@@ -18,6 +18,10 @@ type Info struct {
 	// a zone. It is not valid if the proxies' word is malformed: whoever decides by it refuses the request then.
 	Client netip.Addr
 
+	// CrossOrigin says that pages of the request's Origin may use the gateway: a middleware knows them. Without it, what a
+	// foreign page can send by itself is refused.
+	CrossOrigin bool
+
 	Route  string            // how logs and metrics name what the request is for; one of a few, never made of what a client sends
 	Target *Target           // what is called; nil: what the path says
 	Params map[string]string // of the path, as a route named them; fields of the request, if there is a Target
