@@ -49,11 +49,27 @@ func (e *Env) Name() string {
 	return e.self.choice.entry.name
 }
 
+// Program is what the plugins belong to, for those that tell others of it.
+type Program struct {
+	Name    string // of the service
+	Version string // "" if it has none
+	ID      string // of this instance
+}
+
+// Program is what the host was opened for; its fields are empty where nobody said.
+func (e *Env) Program() Program {
+	if e.host == nil {
+		return Program{}
+	}
+	return e.host.program
+}
+
 // Host opens the plugins that Settings chose, each when it is first asked for, and closes them. Safe for concurrent use.
 type Host struct {
 	settings *Settings
 	ctx      context.Context
 	logger   *slog.Logger
+	program  Program
 
 	mu        sync.Mutex
 	instances map[*choice]*instance
@@ -75,10 +91,20 @@ type instance struct {
 	waits  []*instance // what its factory asked for; guarded by Host.mu
 }
 
+// HostOption says more about a Host.
+type HostOption func(*Host)
+
+// OpenedBy tells the plugins whose they are.
+func OpenedBy(p Program) HostOption { return func(h *Host) { h.program = p } }
+
 // Open makes a Host. It opens nothing yet. ctx is the ground that all plugins stand on: to stop them in order, Close
 // the Host instead of cancelling it.
-func (s *Settings) Open(ctx context.Context, logger *slog.Logger) *Host {
-	return &Host{settings: s, ctx: ctx, logger: cmp.Or(logger, slog.Default()), instances: map[*choice]*instance{}}
+func (s *Settings) Open(ctx context.Context, logger *slog.Logger, opts ...HostOption) *Host {
+	h := &Host{settings: s, ctx: ctx, logger: cmp.Or(logger, slog.Default()), instances: map[*choice]*instance{}}
+	for _, opt := range opts {
+		opt(h)
+	}
+	return h
 }
 
 // Env is for code that is no plugin but needs them: a test that calls a factory itself, for example.

@@ -330,3 +330,20 @@ func TestOpenErrors(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, stores, 1)
 }
+
+func TestPluginsKnowTheirProgram(t *testing.T) {
+	var got Program
+	c := NewCatalog()
+	NewKindIn[alpha](c, "alpha").SetDefault("a")
+	RegisterIn(c, "a", func(env *Env, _ none) (alpha, error) {
+		got = env.Program()
+		return &part{}, nil
+	})
+	s, err := NewLoader(c).Load(nil)
+	require.NoError(t, err)
+	shop := Program{Name: "shop", Version: "1.2.0", ID: "shop-7"}
+	_, err = Open[alpha](s.Open(t.Context(), nil, OpenedBy(shop)))
+	require.NoError(t, err)
+	require.Equal(t, shop, got)
+	require.Zero(t, new(Env).Program(), "a test that calls a factory itself")
+}
