@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 failed=()
-for server in consul kafka rabbitmq; do
+for server in consul kafka pebble rabbitmq; do
 	"$server/install.sh" "../../.servers/$server" || failed+=("$server")
 done
 if [ ${#failed[@]} -gt 0 ]; then

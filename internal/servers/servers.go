@@ -1,6 +1,6 @@
 //go:build unix
 
-// Package servers starts the real servers that the plugins are tested and measured against: Consul, Kafka, RabbitMQ.
+// Package servers starts the real servers that we test and measure against: Consul, Kafka, RabbitMQ, Pebble.
 // `make servers` installs them; each test starts its own, on free ports and with its own data, and can hurt it.
 //
 //	consul := servers.Consul(t)          // skipped, or failed under MICRO_REQUIRE_SERVERS=1, where it is not installed
