@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -232,4 +234,28 @@ func MatchHost(host, pattern string) bool {
 		return len(host) > len(suffix) && strings.HasSuffix(host, suffix) && net.ParseIP(host) == nil || suffix == ""
 	}
 	return host == pattern
+}
+
+// IsBelow says whether path is one of paths or below it.
+func IsBelow(path string, paths []string) bool {
+	for _, p := range paths {
+		if HasPrefix(path, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// CheckPaths says which paths of a setting can never be the path of a request: Prepare would have made them another.
+func CheckPaths(option string, paths []string) error {
+	var errs []error
+	for _, p := range paths {
+		u := &url.URL{Path: p}
+		if !strings.HasPrefix(p, "/") {
+			errs = append(errs, fmt.Errorf("%s: %q must begin with a slash", option, p))
+		} else if err := normalisePath(u); err != nil || u.Path != p {
+			errs = append(errs, fmt.Errorf("%s: no request has the path %q, once it is decoded and cleaned", option, p))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -164,6 +164,16 @@ func TestHasPrefix(t *testing.T) {
 	require.False(t, gateway.HasPrefix("/API", "/api"))
 }
 
+func TestCheckPaths(t *testing.T) {
+	require.NoError(t, gateway.CheckPaths("public", []string{"/", "/a", "/a/b/", "/ä b"}))
+	err := gateway.CheckPaths("public", []string{"a", "/a/../b", "//a"})
+	require.ErrorContains(t, err, `public: "a" must begin with a slash`)
+	require.ErrorContains(t, err, `"/a/../b"`)
+	require.ErrorContains(t, err, `"//a"`)
+	require.True(t, gateway.IsBelow("/b/c", []string{"/a", "/b"}))
+	require.False(t, gateway.IsBelow("/c", []string{"/a", "/b"}))
+}
+
 func TestMatchHost(t *testing.T) {
 	require.True(t, gateway.MatchHost("a.example.com", "a.example.com"))
 	require.True(t, gateway.MatchHost("a.example.com", "*.example.com"))
