@@ -1,0 +1,162 @@
+// Package basicauth asks for a user and a password (RFC 7617), from a file as "htpasswd -B" writes it:
+//
+//	micro gateway --gateway-middleware=basicauth --middleware-basicauth-file=users
+//
+// The file is followed while the gateway runs. Services find the user in the metadata "user". Passwords travel readable: use
+// it with TLS.
+package basicauth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/filewatch"
+	"github.com/plugmicro/micro/plugin"
+)
+
+func init() { plugin.Register("basicauth", New, plugin.Doc("asks for a user and a password")) }
+
+// Config is what --middleware-basicauth-* sets.
+type Config struct {
+	File   string   `help:"users and their passwords as htpasswd -B writes them, one in a line"`
+	Realm  string   `default:"micro" help:"what the browser says it asks for"`
+	Public []string `help:"paths, with what is below them, that everybody may use"`
+}
+
+// Validate is for package plugin.
+func (c *Config) Validate() error {
+	if c.File == "" {
+		return errors.New("file: name the file with the users, as htpasswd -B -c FILE USER makes it")
+	}
+	if strings.ContainsAny(c.Realm, "\"\\\r\n") {
+		return fmt.Errorf("realm %q: it cannot have quotes, backslashes or line breaks", c.Realm)
+	}
+	return gateway.CheckPaths("public", c.Public)
+}
+
+// Auth is the middleware.
+type Auth struct {
+	realm  string
+	public []string
+	users  atomic.Pointer[users]
+	busy   chan struct{} // bounds how many passwords are checked at once: each takes a core for 50 ms
+	watch  *filewatch.Watch
+}
+
+var _ gateway.Middleware = (*Auth)(nil)
+
+// New makes the middleware.
+func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
+	a := &Auth{realm: `Basic realm="` + c.Realm + `", charset="UTF-8"`, public: c.Public, busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	var err error
+	if a.watch, err = filewatch.Follow(c.File, env.Logger(), a.load(c.File)); err != nil {
+		return nil, fmt.Errorf("the users of basicauth: %w", err)
+	}
+	return a, nil
+}
+
+// Close ends the following of the file.
+func (a *Auth) Close() error { return a.watch.Close() }
+
+// Handler implements gateway.Middleware.
+func (a *Auth) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gateway.IsBelow(r.URL.Path, a.public) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		user, password, ok := r.BasicAuth()
+		if !ok || len(r.Header.Values("Authorization")) != 1 || !a.check(r, user, password) {
+			w.Header().Set("WWW-Authenticate", a.realm)
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusUnauthorized, "a user and a password are needed"))
+			return
+		}
+		gateway.Of(r).SetMetadata("user", user)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// users are the content of the file, and who has shown the right password since it was read.
+type users struct {
+	hashes map[string][]byte
+	nobody []byte // what the password of an unknown user is compared with, so that it takes as long
+	key    []byte
+	known  sync.Map // user → [32]byte, of the right password, keyed: at most one for each user
+}
+
+func (a *Auth) check(r *http.Request, user, password string) bool {
+	u := a.users.Load()
+	sum := u.sum(user, password)
+	if known, ok := u.known.Load(user); ok && hmac.Equal(known.([]byte), sum) {
+		return true
+	}
+	hash, known := u.hashes[user]
+	if !known {
+		hash = u.nobody
+	}
+	select {
+	case a.busy <- struct{}{}:
+		defer func() { <-a.busy }()
+	case <-r.Context().Done():
+		return false
+	}
+	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
+		return false
+	}
+	u.known.Store(user, sum)
+	return true
+}
+
+// sum lets a password that was right be known again without being kept.
+func (u *users) sum(user, password string) []byte {
+	h := hmac.New(sha256.New, u.key)
+	fmt.Fprintf(h, "%d %s %s", len(user), user, password)
+	return h.Sum(nil)
+}
+
+func (a *Auth) load(file string) func([]byte) error {
+	return func(data []byte) error {
+		u := &users{hashes: make(map[string][]byte), key: make([]byte, 32)}
+		_, _ = rand.Read(u.key) // it never fails
+		var errs []error
+		cost := 0
+		for i, line := range strings.Split(string(data), "\n") {
+			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+				continue
+			}
+			user, hash, _ := strings.Cut(line, ":")
+			c, err := bcrypt.Cost([]byte(hash))
+			switch {
+			case user == "" || err != nil:
+				errs = append(errs, fmt.Errorf("%s:%d: want USER:HASH with a hash of bcrypt, as htpasswd -B makes it", file, i+1))
+			case u.hashes[user] != nil:
+				errs = append(errs, fmt.Errorf("%s:%d: user %s is there twice", file, i+1, user))
+			}
+			u.hashes[user] = []byte(hash)
+			cost = max(cost, c)
+		}
+		if len(u.hashes) == 0 {
+			errs = append(errs, fmt.Errorf("%s: there is no user in it", file))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		var err error
+		if u.nobody, err = bcrypt.GenerateFromPassword([]byte("nobody"), cost); err != nil {
+			return err
+		}
+		a.users.Store(u)
+		return nil
+	}
+}

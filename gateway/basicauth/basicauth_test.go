@@ -1,0 +1,134 @@
+package basicauth_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/gateway/basicauth"
+	"github.com/plugmicro/micro/plugin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func line(t *testing.T, user, password string) string {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	require.NoError(t, err)
+	return user + ":" + string(hash) + "\n"
+}
+
+func write(t *testing.T, file, text string) {
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+}
+
+// protect returns what asks: the status, and the user that was let through.
+func protect(t *testing.T, file string, public ...string) func(path, user, password string) (int, string) {
+	m, err := basicauth.New(new(plugin.Env), basicauth.Config{File: file, Realm: "micro", Public: public})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.(*basicauth.Auth).Close()) })
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("User", gateway.Of(r).Metadata()["user"])
+	}))
+	return func(path, user, password string) (int, string) {
+		r := gateway.With(httptest.NewRequest("GET", path, nil), &gateway.Info{})
+		if user != "" {
+			r.SetBasicAuth(user, password)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code == http.StatusUnauthorized {
+			require.Equal(t, `Basic realm="micro", charset="UTF-8"`, w.Header().Get("WWW-Authenticate"))
+		}
+		return w.Code, w.Header().Get("User")
+	}
+}
+
+func TestUsers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	write(t, file, "# who may\n\n"+line(t, "ada", "secret")+line(t, "grace", "other"))
+	ask := protect(t, file, "/status")
+	for range 2 { // the second time it is known
+		code, user := ask("/a", "ada", "secret")
+		require.Equal(t, 200, code)
+		require.Equal(t, "ada", user)
+	}
+	for _, wrong := range [][2]string{{"", ""}, {"ada", ""}, {"ada", "other"}, {"grace", "secret"}, {"nobody", "nobody"}, {"ADA", "secret"}, {"ada", "secret "}} {
+		code, _ := ask("/a", wrong[0], wrong[1])
+		require.Equal(t, 401, code, wrong)
+	}
+	code, _ := ask("/status/x", "", "")
+	require.Equal(t, 200, code)
+	code, _ = ask("/statusx", "", "")
+	require.Equal(t, 401, code)
+}
+
+func TestTwoCredentialsAreNone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	write(t, file, line(t, "ada", "secret"))
+	m, err := basicauth.New(new(plugin.Env), basicauth.Config{File: file})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.(*basicauth.Auth).Close()) }()
+	r := httptest.NewRequest("GET", "/", nil)
+	r.SetBasicAuth("ada", "secret")
+	r.Header.Add("Authorization", "Bearer other")
+	w := httptest.NewRecorder()
+	m.Handler(http.NotFoundHandler()).ServeHTTP(w, r)
+	require.Equal(t, 401, w.Code)
+}
+
+func TestReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	write(t, file, line(t, "ada", "secret"))
+	ask := protect(t, file)
+	code, _ := ask("/", "ada", "secret")
+	require.Equal(t, 200, code)
+	write(t, file, line(t, "ada", "new"))
+	require.Eventually(t, func() bool { code, _ := ask("/", "ada", "new"); return code == 200 }, 10*time.Second, 10*time.Millisecond)
+	code, _ = ask("/", "ada", "secret")
+	require.Equal(t, 401, code, "what was known is forgotten")
+}
+
+func TestManyAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	write(t, file, line(t, "ada", "secret"))
+	ask := protect(t, file)
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			password, want := "secret", 200
+			if i%2 == 0 {
+				password, want = "wrong", 401
+			}
+			code, _ := ask("/", "ada", password)
+			require.Equal(t, want, code)
+		})
+	}
+	all.Wait()
+}
+
+func TestRefusesToStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	for text, want := range map[string]string{
+		"":                                    "there is no user",
+		"ada:secret":                          "users:1: want USER:HASH",
+		"ada:{SHA}x\nbob:$apr1$x":             "users:2: want USER:HASH",
+		line(t, "a", "b") + line(t, "a", "c"): "users:2: user a is there twice",
+	} {
+		write(t, file, text)
+		_, err := basicauth.New(new(plugin.Env), basicauth.Config{File: file})
+		require.ErrorContains(t, err, want)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	require.ErrorContains(t, (&basicauth.Config{}).Validate(), "file:")
+	require.ErrorContains(t, (&basicauth.Config{File: "x", Realm: `a"b`}).Validate(), "realm")
+	require.ErrorContains(t, (&basicauth.Config{File: "x", Public: []string{"a"}}).Validate(), "public")
+}

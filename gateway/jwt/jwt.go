@@ -1,0 +1,252 @@
+// Package jwt lets requests through that carry a JSON Web Token (RFC 7519) in "Authorization: Bearer", signed by who is
+// trusted:
+//
+//	micro gateway --gateway-middleware=jwt,router --middleware-jwt-jwks=https://login.example.com/keys \
+//	    --middleware-jwt-issuer=https://login.example.com --middleware-jwt-audience=shop
+//
+// The keys come from a URL (a JWK set, fetched again every hour, and when a token names a key that is not in it), from a file,
+// or are one shared secret. A token must not have expired, and must be for the audience. Services find the token's subject in
+// the metadata "user", and claims that are asked for in "claim-NAME".
+package jwt
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/time/rate"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/plugin"
+)
+
+func init() {
+	plugin.Register("jwt", New, plugin.Doc("lets requests through that carry a valid JSON Web Token"))
+}
+
+// Config is what --middleware-jwt-* sets.
+type Config struct {
+	JWKS     string        `help:"URL of the keys, a JWK set, of those who sign"`
+	KeyFile  string        `help:"or a file with them, read at the start: a JWK set, or one public key in PEM"`
+	Secret   plugin.Secret `help:"or the secret that tokens are signed with (HS256, HS384, HS512), of 32 bytes or more"`
+	Issuer   string        `help:"who must have issued the token; default: anybody who has the key"`
+	Audience []string      `help:"for whom the token must be, one of these"`
+	Leeway   time.Duration `default:"30s" help:"how far clocks may be apart"`
+	Claims   []string      `help:"claims that the called service is told, as metadata claim-NAME"`
+	Public   []string      `help:"paths, with what is below them, that need no token"`
+}
+
+// Validate is for package plugin.
+func (c *Config) Validate() error {
+	var errs []error
+	given := 0
+	for _, set := range []bool{c.JWKS != "", c.KeyFile != "", c.Secret.Reveal() != ""} {
+		if set {
+			given++
+		}
+	}
+	if given != 1 {
+		errs = append(errs, fmt.Errorf("set one of jwks, key-file and secret: %d are set", given))
+	}
+	if u, err := url.Parse(c.JWKS); c.JWKS != "" && (err != nil || u.Host == "" || u.Scheme != "https" && !isLoopback(u)) {
+		errs = append(errs, errors.New("jwks: want a URL with https, since who can change the keys can sign"))
+	}
+	if n := len(c.Secret.Reveal()); n > 0 && n < 32 {
+		errs = append(errs, fmt.Errorf("secret: it has %d bytes, and can be guessed from a token: take 32 or more", n))
+	}
+	if len(c.Audience) == 0 {
+		errs = append(errs, errors.New("audience: say for whom tokens must be, or those for other services are taken, too"))
+	}
+	if c.Leeway < 0 || c.Leeway > 10*time.Minute {
+		errs = append(errs, fmt.Errorf("leeway %s: want 0 to 10m", c.Leeway))
+	}
+	return errors.Join(append(errs, gateway.CheckPaths("public", c.Public))...)
+}
+
+func isLoopback(u *url.URL) bool {
+	return u.Scheme == "http" && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1" || u.Hostname() == "::1")
+}
+
+// What signs: never "none", and never a public key taken for a secret, because each source of keys has its own algorithms.
+var (
+	ofSecrets = []string{"HS256", "HS384", "HS512"}
+	ofKeys    = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+// Auth is the middleware.
+type Auth struct {
+	parser *jwt.Parser
+	key    jwt.Keyfunc
+	claims []string
+	public []string
+	stop   context.CancelFunc
+}
+
+var _ gateway.Middleware = (*Auth)(nil)
+
+// New makes the middleware. Keys at a URL that does not answer yet are fetched until it does; no token is taken until then.
+func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
+	ctx, stop := context.WithCancel(env.Context())
+	a := &Auth{claims: c.Claims, public: c.Public, stop: stop}
+	methods := ofKeys
+	var err error
+	switch {
+	case c.Secret.Reveal() != "":
+		methods = ofSecrets
+		secret := []byte(c.Secret.Reveal())
+		a.key = func(*jwt.Token) (any, error) { return secret, nil }
+	case c.KeyFile != "":
+		a.key, err = fromFile(c.KeyFile)
+	default:
+		a.key, err = fromURL(ctx, env, c.JWKS)
+	}
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("the keys of jwt: %w", err)
+	}
+	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(c.Leeway),
+		jwt.WithAudience(c.Audience...), jwt.WithStrictDecoding()}
+	if c.Issuer != "" {
+		options = append(options, jwt.WithIssuer(c.Issuer))
+	}
+	a.parser = jwt.NewParser(options...)
+	return a, nil
+}
+
+func fromURL(ctx context.Context, env *plugin.Env, address string) (jwt.Keyfunc, error) {
+	later := true
+	k, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{address}, keyfunc.Override{
+		HTTPTimeout:               10 * time.Second,
+		RefreshInterval:           time.Hour,
+		NoErrorReturnFirstHTTPReq: &later,
+		RefreshUnknownKID:         rate.NewLimiter(rate.Every(10*time.Second), 1),
+		RateLimitWaitMax:          time.Millisecond, // who names unknown keys does not make others wait
+		RefreshErrorHandlerFunc: func(u string) func(context.Context, error) {
+			return func(_ context.Context, err error) {
+				if ctx.Err() == nil {
+					env.Logger().Warn("cannot fetch the keys that tokens are signed with; those that are there stay", "url", u, "error", err)
+				}
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k.Keyfunc, nil
+}
+
+func fromFile(file string) (jwt.Keyfunc, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		k, err := keyfunc.NewJWKSetJSON(json.RawMessage(data))
+		if err != nil {
+			return nil, fmt.Errorf("%s is no JWK set: %w", file, err)
+		}
+		return k.Keyfunc, nil
+	}
+	key, err := publicKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: there is neither a JWK set nor a public key in PEM in it", file)
+	}
+	return func(*jwt.Token) (any, error) { return key, nil }, nil
+}
+
+func publicKey(data []byte) (any, error) {
+	if k, err := jwt.ParseRSAPublicKeyFromPEM(data); err == nil {
+		return k, nil
+	}
+	if k, err := jwt.ParseECPublicKeyFromPEM(data); err == nil {
+		return k, nil
+	}
+	return jwt.ParseEdPublicKeyFromPEM(data)
+}
+
+// Close ends the fetching of keys.
+func (a *Auth) Close() error {
+	a.stop()
+	return nil
+}
+
+// Handler implements gateway.Middleware.
+func (a *Auth) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gateway.IsBelow(r.URL.Path, a.public) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		claims, err := a.verify(r)
+		if err != nil {
+			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusUnauthorized, "%s", reason(err)))
+			return
+		}
+		a.tell(gateway.Of(r), claims)
+		next.ServeHTTP(w, r)
+	})
+}
+
+var errNoToken = errors.New("no token")
+
+func (a *Auth) verify(r *http.Request) (jwt.MapClaims, error) {
+	lines := r.Header.Values("Authorization")
+	if len(lines) != 1 {
+		return nil, errNoToken
+	}
+	scheme, token, _ := strings.Cut(lines[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return nil, errNoToken
+	}
+	claims := jwt.MapClaims{}
+	_, err := a.parser.ParseWithClaims(strings.TrimSpace(token), claims, a.key)
+	return claims, err
+}
+
+// reason is for the one who sent the token: what is wrong, and nothing of what is in it.
+func reason(err error) string {
+	switch {
+	case errors.Is(err, errNoToken):
+		return "a token is needed, as in Authorization: Bearer TOKEN"
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return "the token has expired: get a new one"
+	case errors.Is(err, jwt.ErrTokenNotValidYet):
+		return "the token is not valid yet"
+	case errors.Is(err, jwt.ErrTokenInvalidAudience), errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return "the token is not for this gateway, or not from an issuer that it trusts"
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return "the token lacks a claim: exp, aud or iss"
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return "the token is malformed"
+	}
+	return "the token is not signed by anybody whom the gateway trusts"
+}
+
+// tell gives the service what the token says. A claim that is no text is given as JSON.
+func (a *Auth) tell(info *gateway.Info, claims jwt.MapClaims) {
+	if subject, err := claims.GetSubject(); err == nil && subject != "" {
+		info.SetMetadata("user", subject)
+	}
+	for _, name := range a.claims {
+		switch v := claims[name].(type) {
+		case nil:
+			info.SetMetadata("claim-"+name, "") // what a client sent under that name is not taken for it
+		case string:
+			info.SetMetadata("claim-"+name, v)
+		default:
+			if text, err := json.Marshal(v); err == nil {
+				info.SetMetadata("claim-"+name, string(text))
+			}
+		}
+	}
+}

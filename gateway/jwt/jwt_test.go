@@ -1,0 +1,216 @@
+package jwt_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/plugmicro/micro/gateway"
+	gwjwt "github.com/plugmicro/micro/gateway/jwt"
+	"github.com/plugmicro/micro/plugin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const secret = "0123456789abcdef0123456789abcdef"
+
+func fine() jwt.MapClaims {
+	return jwt.MapClaims{"sub": "ada", "aud": "shop", "iss": "me", "exp": time.Now().Add(time.Hour).Unix(), "roles": []string{"a", "b"}}
+}
+
+func with(name string, v any) jwt.MapClaims {
+	c := fine()
+	if c[name] = v; v == nil {
+		delete(c, name)
+	}
+	return c
+}
+
+func sign(t *testing.T, method jwt.SigningMethod, key any, kid string, claims jwt.MapClaims) string {
+	token := jwt.NewWithClaims(method, claims)
+	if kid != "" {
+		token.Header["kid"] = kid
+	}
+	s, err := token.SignedString(key)
+	require.NoError(t, err)
+	return s
+}
+
+// protect returns what asks: the status, the reason, and what the service would be told.
+func protect(t *testing.T, c gwjwt.Config) func(path, authorization string) (int, string, map[string]string) {
+	c.Audience = []string{"shop", "other"}
+	require.NoError(t, c.Validate())
+	m, err := gwjwt.New(new(plugin.Env), c)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.(*gwjwt.Auth).Close()) })
+	return func(path, authorization string) (int, string, map[string]string) {
+		info := new(gateway.Info)
+		r := gateway.With(httptest.NewRequest("GET", path, nil), info)
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		w := httptest.NewRecorder()
+		m.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+		var p gateway.Problem
+		if w.Code != http.StatusOK {
+			require.Contains(t, w.Header().Get("WWW-Authenticate"), "Bearer")
+			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p))
+		}
+		return w.Code, p.Detail, info.Metadata()
+	}
+}
+
+func TestClaims(t *testing.T) {
+	ask := protect(t, gwjwt.Config{Secret: plugin.NewSecret(secret), Issuer: "me", Claims: []string{"roles", "iss", "missing"}, Public: []string{"/open"}, Leeway: time.Second})
+	hs := func(claims jwt.MapClaims) string {
+		return "Bearer " + sign(t, jwt.SigningMethodHS256, []byte(secret), "", claims)
+	}
+	code, _, told := ask("/", hs(fine()))
+	require.Equal(t, 200, code)
+	require.Equal(t, map[string]string{"user": "ada", "claim-roles": `["a","b"]`, "claim-iss": "me", "claim-missing": ""}, told)
+	code, _, _ = ask("/open/x", "")
+	require.Equal(t, 200, code)
+	for name, c := range map[string]struct{ authorization, want string }{
+		"nothing":         {"", "a token is needed"},
+		"another scheme":  {"Basic x", "a token is needed"},
+		"no JWT":          {"Bearer x", "malformed"},
+		"expired":         {hs(with("exp", time.Now().Add(-time.Minute).Unix())), "has expired"},
+		"never expires":   {hs(with("exp", nil)), "lacks a claim"},
+		"not yet":         {hs(with("nbf", time.Now().Add(time.Minute).Unix())), "not valid yet"},
+		"another's":       {hs(with("aud", "bank")), "is not for this gateway"},
+		"nobody's":        {hs(with("aud", nil)), "lacks a claim"},
+		"another issuer":  {hs(with("iss", "you")), "not from an issuer"},
+		"another secret":  {"Bearer " + sign(t, jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), "", fine()), "not signed by anybody"},
+		"alg none":        {"Bearer " + sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", fine()), "not signed by anybody"},
+		"cut":             {strings.TrimSuffix(hs(fine()), "x")[:60], "malformed"},
+		"two in one line": {hs(fine()) + "," + hs(fine())[7:], "malformed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, why, _ := ask("/", c.authorization)
+			require.Equal(t, 401, code)
+			require.Contains(t, why, c.want)
+		})
+	}
+}
+
+// TestKeyIsNoSecret signs with the public key as if it were a secret, which everybody has.
+func TestKeyIsNoSecret(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(t, err)
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	file := filepath.Join(t.TempDir(), "key.pem")
+	require.NoError(t, os.WriteFile(file, public, 0o600))
+	ask := protect(t, gwjwt.Config{KeyFile: file})
+	code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodES256, key, "", fine()))
+	require.Equal(t, 200, code)
+	code, _, _ = ask("/", "Bearer "+sign(t, jwt.SigningMethodHS256, public, "", fine()))
+	require.Equal(t, 401, code)
+}
+
+// issuer serves a JWK set, as those who log people in do.
+type issuer struct {
+	keys map[string]*rsa.PrivateKey
+	away atomic.Bool
+	*httptest.Server
+}
+
+func newIssuer(t *testing.T, kids ...string) *issuer {
+	i := &issuer{keys: map[string]*rsa.PrivateKey{}}
+	for _, kid := range kids {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		require.NoError(t, err)
+		i.keys[kid] = key
+	}
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if i.away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(i.set())
+	}))
+	t.Cleanup(func() { i.Close(); http.DefaultClient.CloseIdleConnections() })
+	return i
+}
+
+func (i *issuer) set() []byte {
+	var keys []map[string]string
+	for kid, key := range i.keys {
+		keys = append(keys, map[string]string{"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig",
+			"n": base64.RawURLEncoding.EncodeToString(key.N.Bytes()), "e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(key.E)).Bytes())})
+	}
+	data, _ := json.Marshal(map[string]any{"keys": keys})
+	return data
+}
+
+func TestKeysFromURL(t *testing.T) {
+	i := newIssuer(t, "one", "two")
+	ask := protect(t, gwjwt.Config{JWKS: i.URL})
+	stranger, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	for kid, want := range map[string]int{"one": 200, "two": 200, "three": 401} {
+		key := i.keys[kid]
+		if key == nil {
+			key = stranger
+		}
+		code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodRS256, key, kid, fine()))
+		require.Equal(t, want, code, kid)
+	}
+	code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodRS256, stranger, "one", fine()))
+	require.Equal(t, 401, code)
+}
+
+func TestIssuerThatIsAwayLetsNobodyIn(t *testing.T) {
+	i := newIssuer(t, "one")
+	i.away.Store(true)
+	ask := protect(t, gwjwt.Config{JWKS: i.URL})
+	token := "Bearer " + sign(t, jwt.SigningMethodRS256, i.keys["one"], "one", fine())
+	code, _, _ := ask("/", token)
+	require.Equal(t, 401, code)
+	i.away.Store(false)
+	require.Eventually(t, func() bool { code, _, _ := ask("/", token); return code == 200 }, 30*time.Second, 50*time.Millisecond)
+}
+
+func TestKeySetInAFile(t *testing.T) {
+	i := newIssuer(t, "one")
+	file := filepath.Join(t.TempDir(), "keys.json")
+	require.NoError(t, os.WriteFile(file, i.set(), 0o600))
+	ask := protect(t, gwjwt.Config{KeyFile: file})
+	code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodRS256, i.keys["one"], "one", fine()))
+	require.Equal(t, 200, code)
+	require.NoError(t, os.WriteFile(file, []byte("nonsense"), 0o600))
+	_, err := gwjwt.New(new(plugin.Env), gwjwt.Config{KeyFile: file})
+	require.ErrorContains(t, err, "neither a JWK set nor a public key")
+}
+
+func TestValidate(t *testing.T) {
+	err := (&gwjwt.Config{Leeway: time.Hour, Public: []string{"x"}}).Validate()
+	require.ErrorContains(t, err, "set one of jwks, key-file and secret: 0 are set")
+	require.ErrorContains(t, err, "audience:")
+	require.ErrorContains(t, err, "leeway")
+	require.ErrorContains(t, err, "public")
+	err = (&gwjwt.Config{JWKS: "http://login.example.com", Secret: plugin.NewSecret("short")}).Validate()
+	require.ErrorContains(t, err, "2 are set")
+	require.ErrorContains(t, err, "https")
+	require.ErrorContains(t, err, "secret: it has 5 bytes")
+	require.NotContains(t, err.Error(), "short")
+}
