@@ -40,6 +40,7 @@ type kind struct {
 	fallback string   // what is chosen when nobody chooses
 	known    []string // plugins that exist in folders beside the contract, linked or not
 	many     bool
+	optional bool
 	contract reflect.Type
 	site     site
 	plugins  map[string]*entry
@@ -68,6 +69,15 @@ func Known(names ...string) KindOption { return func(k *kind) { k.known = names 
 // Many lets several plugins be chosen at once, as a list whose order counts. The name of the plugin then is part of
 // its options: --middleware-ipallow-allow.
 func Many() KindOption { return func(k *kind) { k.many = true } }
+
+// nothing is how nothing is chosen of a kind that is Optional.
+const nothing = "none"
+
+// Optional lets none be chosen, which is the default then: `none`, by whatever way, chooses nothing, and the options that
+// are set for a plugin do not matter. Such a kind is opened by OpenOptional.
+func Optional() KindOption {
+	return func(k *kind) { k.optional, k.fallback = true, nothing }
+}
 
 // ChosenBy renames the setting that chooses: ChosenBy("gateway-middleware") gives --gateway-middleware.
 func ChosenBy(setting string) KindOption { return func(k *kind) { k.chosenBy = setting } }
@@ -168,6 +178,9 @@ func (c *Catalog) add(contract reflect.Type, e *entry) {
 	k := c.types[contract]
 	if k == nil {
 		fail("%s is not a kind%s", contract, c.hint(contract))
+	}
+	if k.optional && e.name == nothing {
+		fail("%s is what chooses no %s", nothing, k.name)
 	}
 	if other := k.plugins[e.name]; other != nil {
 		fail("%s/%s is already registered at %s", k.name, e.name, other.site)

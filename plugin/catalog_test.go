@@ -115,6 +115,10 @@ func TestRegisterPanics(t *testing.T) {
 		"reserved option": {func(c *Catalog) {
 			RegisterIn(c, "x", func(*Env, struct{ Plugin string }) (store, error) { return nil, nil })
 		}, []string{`"plugin"`}},
+		"none of an optional kind": {func(c *Catalog) {
+			NewKindIn[number](c, "number", Optional())
+			RegisterIn(c, "none", func(*Env, struct{}) (number, error) { return nil, nil })
+		}, []string{"none is what chooses no number"}},
 		"duplicate kind":     {func(c *Catalog) { NewKindIn[number](c, "store") }, []string{`kind "store" at`, "already declared at"}},
 		"type twice":         {func(c *Catalog) { NewKindIn[store](c, "shop") }, []string{`plugin.store already is kind "store", declared at`}},
 		"malformed kind":     {func(c *Catalog) { NewKindIn[number](c, "Number") }, []string{"a name is"}},

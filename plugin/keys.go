@@ -112,7 +112,11 @@ func (l *Loader) index() *keys {
 		if k.many {
 			typ = "[]string"
 		}
-		help := "which " + k.name + ": " + strings.Join(k.names(), ", ")
+		names := k.names()
+		if k.optional {
+			names = append(names, nothing)
+		}
+		help := "which " + k.name + ": " + strings.Join(names, ", ")
 		x.add(&key{name: k.chosenBy, kind: k, typ: typ, def: k.fallback, help: help})
 		for _, name := range k.names() {
 			e := k.plugins[name]

@@ -222,6 +222,9 @@ func (ld *loading) choose(k *kind) {
 		ld.fail(k, "%s: one is chosen, not %s (%s)", k.chosenBy, strings.Join(names, ","), v.origin())
 		return
 	}
+	if k.optional && slices.Equal(names, []string{nothing}) {
+		return
+	}
 	for _, name := range names {
 		ld.chooseOne(k, name, v)
 	}
@@ -299,6 +302,9 @@ func (ld *loading) checkOption(k *key, v value) {
 	choice := ld.given[kind.chosenBy]
 	if v.layer == fromCode && choice.layer > fromCode {
 		return // the program set it for its own choice, which was overridden
+	}
+	if kind.optional && len(chosen) == 0 && choice.layer > fromDefault {
+		return // switched off, whatever it was set to
 	}
 	names := k.ownerNames()
 	have := "no " + kind.name + " is chosen"

@@ -31,8 +31,13 @@ type program struct {
 
 func load(t *testing.T, in input) (*Settings, error) {
 	t.Helper()
+	return loadFrom(t, testCatalog(), in)
+}
+
+func loadFrom(t *testing.T, c *Catalog, in input) (*Settings, error) {
+	t.Helper()
 	path := writeFile(t, "micro.yaml", in.file)
-	l := NewLoader(testCatalog())
+	l := NewLoader(c)
 	if in.code != nil {
 		in.code(l)
 	}

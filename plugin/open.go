@@ -114,6 +114,16 @@ func (h *Host) Env() *Env { return &Env{host: h} }
 // the Host; do not close it.
 func Open[T any](h *Host) (T, error) { return Use[T](h.Env()) }
 
+// OpenOptional is Open for a kind that is Optional; without a choice it opens nothing, and ok is false.
+func OpenOptional[T any](h *Host) (v T, ok bool, err error) {
+	k, err := h.kind(reflect.TypeFor[T]())
+	if err != nil || h.settings.provided[k] == nil && h.settings.chosen[k] == nil {
+		return v, false, err
+	}
+	v, err = Open[T](h)
+	return v, err == nil, err
+}
+
 // OpenAll opens the chosen plugins of a kind with Many, in the order in which they were named.
 func OpenAll[T any](h *Host) ([]T, error) {
 	k, err := h.kind(reflect.TypeFor[T]())

@@ -331,6 +331,74 @@ func TestOpenErrors(t *testing.T) {
 	require.Len(t, stores, 1)
 }
 
+func TestOptionalKind(t *testing.T) {
+	optional := func() *Catalog {
+		c := NewCatalog()
+		NewKindIn[store](c, "store", Optional(), Known("cloud"))
+		RegisterIn(c, "memory", func(_ *Env, m memoryConfig) (store, error) {
+			if m.Size == 1 {
+				return nil, errors.New("too small")
+			}
+			return fixed("memory"), nil
+		})
+		return c
+	}
+	const file = "store: {plugin: memory, size: 7}"
+	for name, tt := range map[string]struct {
+		in     input
+		want   string // "": nothing is chosen
+		shown  string
+		origin string
+	}{
+		"nothing said":              {input{}, "", "none", "default"},
+		"chosen":                    {input{args: []string{"--store=memory"}}, "memory", "memory", "flag --store"},
+		"a file's, with its option": {input{file: file}, "memory", "memory", "micro.yaml:1"},
+		"switched off by flag":      {input{file: file, args: []string{"--store=none"}}, "", "none", "flag --store"},
+		"switched off by variable":  {input{file: file, env: []string{"MICRO_STORE=none"}}, "", "none", "environment MICRO_STORE"},
+		"switched off in the file":  {input{file: "store: {plugin: none, size: 7}"}, "", "none", "micro.yaml:1"},
+		"switched on again":         {input{file: "store: none", args: []string{"--store=memory"}}, "memory", "memory", "flag --store"},
+		"passed in":                 {input{code: func(l *Loader) { Provide[store](l, fixed("mine")) }}, "mine", "(passed in)", "code"},
+		"passed in, switched off": {input{code: func(l *Loader) { Provide[store](l, fixed("mine")) }, args: []string{"--store", "none"}},
+			"", "none", "flag --store"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := loadFrom(t, optional(), tt.in)
+			require.NoError(t, err)
+			shown := setting(t, s, "store")
+			require.Equal(t, []string{tt.shown, tt.origin, "none"}, []string{shown.Value, shown.Origin, shown.Default})
+			h := s.Open(t.Context(), nil)
+			defer h.Close()
+			got, ok, err := OpenOptional[store](h)
+			require.NoError(t, err)
+			require.Equal(t, tt.want != "", ok)
+			if ok {
+				require.Equal(t, tt.want, got.Get())
+			}
+			_, err = Open[store](h)
+			require.Equal(t, ok, err == nil, "Open insists")
+		})
+	}
+	for name, tt := range map[string]struct {
+		in   input
+		want string
+	}{
+		"an option alone": {input{args: []string{"--store-size=7"}}, "store-size (flag --store-size) is an option of memory, but no store is chosen"},
+		"an unknown one":  {input{args: []string{"--store=none", "--store-sise=7"}}, "unknown flag --store-sise"},
+		"none and others": {input{args: []string{"--store=none,memory"}}, "one is chosen, not none,memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := loadFrom(t, optional(), tt.in)
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+
+	_, ok, err := OpenOptional[store](host(t, optional(), func(l *Loader) { l.Set("store", "memory"); l.Set("store-size", "1") }))
+	require.ErrorContains(t, err, "too small")
+	require.False(t, ok)
+	_, _, err = OpenOptional[beta](host(t, optional()))
+	require.ErrorContains(t, err, "beta is not a kind")
+}
+
 func TestPluginsKnowTheirProgram(t *testing.T) {
 	var got Program
 	c := NewCatalog()
