@@ -6,7 +6,8 @@
 //	func init() { plugin.Register("xray", New, plugin.Doc("AWS X-Ray")) }
 //	func New(env *plugin.Env, c Config) (tracer.Tracer, error) { … }
 //
-// It is chosen with --tracer=xray. When none is chosen, nothing is traced, and nothing of it is on the way of a call.
+// It is chosen with --tracer=xray. When none is chosen, or --tracer=none, nothing is traced, and nothing of it is on the
+// way of a call.
 // Handlers add spans of their own to the one in their context:
 //
 //	ctx, span := trace.SpanFromContext(ctx).TracerProvider().Tracer("shop").Start(ctx, "reserve")
@@ -22,7 +23,7 @@ import (
 )
 
 // Plugins is the kind: --tracer, MICRO_TRACER.
-var Plugins = plugin.NewKind[Tracer]("tracer",
+var Plugins = plugin.NewKind[Tracer]("tracer", plugin.Optional(),
 	plugin.KindDoc("tells what a request caused, and where the time went"), plugin.Known("otlp", "stdout", "xray"))
 
 // Tracer makes spans and carries their context from process to process. All methods are safe for concurrent use, and
