@@ -1,0 +1,296 @@
+package openapi
+
+import (
+	"encoding/json"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/plugmicro/micro/registry"
+)
+
+// object is a JSON object; its keys are written in their order, so that the same services make the same document.
+type object = map[string]any
+
+// maxDepth bounds how deep Values and types such as [][]T are followed, whatever was registered.
+const maxDepth = registry.MaxDepth
+
+// types are the messages of one service. Servers describe a message anew wherever it occurs, and stop at some depth: all
+// occurrences that can be the same one are one component here, so that a message that contains itself is one that does.
+type types struct {
+	byName map[string][]*message
+	all    []*message // in the order in which they were met
+}
+
+// message is one type with fields.
+type message struct {
+	name   string // as registered
+	key    string // of the component
+	proto  bool
+	fields []field
+}
+
+// field is a field of a message, or a whole body.
+type field struct {
+	name    string
+	typ     string   // as registered: "[]Item"
+	message *message // what that is made of; nil if it is no message, or not described
+	proto   bool     // it is in a message of protobuf
+}
+
+// field makes a field of its description, and a message of what is described below.
+func (t *types) field(v *registry.Value, depth int) field {
+	if v == nil {
+		return field{typ: "any"}
+	}
+	f := field{name: clean(v.Name), typ: clean(v.Type)}
+	if _, known := wellKnown(base(f.typ)); known || depth == 0 || len(v.Values) == 0 {
+		return f
+	}
+	m := &message{name: base(f.typ)}
+	m.proto = isProto(m.name)
+	seen := make(map[string]bool, len(v.Values))
+	for _, x := range v.Values {
+		if x == nil || seen[clean(x.Name)] {
+			continue
+		}
+		inner := t.field(x, depth-1)
+		inner.proto = m.proto
+		seen[inner.name] = true
+		m.fields = append(m.fields, inner)
+	}
+	f.message = t.intern(m)
+	return f
+}
+
+// intern returns the message that m is another occurrence of, having added what only m knows; or m.
+func (t *types) intern(m *message) *message {
+	for _, known := range t.byName[m.name] {
+		if known.takes(m) {
+			return known
+		}
+	}
+	t.byName[m.name] = append(t.byName[m.name], m)
+	t.all = append(t.all, m)
+	return m
+}
+
+// takes says whether o can be the same message as m: the fields are the same, and described by the same messages where both
+// describe them. If so, m then knows what o did.
+func (m *message) takes(o *message) bool {
+	if len(m.fields) != len(o.fields) {
+		return false
+	}
+	for i, f := range m.fields {
+		g := o.fields[i]
+		if f.name != g.name || f.typ != g.typ || f.message != nil && g.message != nil && f.message != g.message {
+			return false
+		}
+	}
+	for i := range m.fields {
+		if m.fields[i].message == nil {
+			m.fields[i].message = o.fields[i].message
+		}
+	}
+	return true
+}
+
+// schema describes a message as a component.
+func (m *message) schema() object {
+	properties := make(object, len(m.fields))
+	for _, f := range m.fields {
+		properties[f.name] = f.schema(true)
+	}
+	return object{"type": "object", "title": m.name, "properties": properties}
+}
+
+// schema describes a field, or a body, which is not within a message. Lists, maps and messages of Go that are nil are null.
+func (f field) schema(within bool) object {
+	return f.of(f.typ, within && !f.proto, maxDepth)
+}
+
+func (f field) of(typ string, nullable bool, depth int) object {
+	if depth == 0 {
+		return object{}
+	}
+	if element, ok := strings.CutPrefix(typ, "[]"); ok {
+		return orNull(object{"type": "array", "items": f.of(element, nullable, depth-1)}, nullable)
+	}
+	if element, ok := strings.CutPrefix(typ, "map[string]"); ok {
+		return orNull(object{"type": "object", "additionalProperties": f.of(element, nullable, depth-1)}, nullable)
+	}
+	if s, ok := wellKnown(typ); ok {
+		return s
+	}
+	if f.message != nil {
+		return orNull(object{"$ref": "#/components/schemas/" + f.message.key}, nullable)
+	}
+	if s := scalar(typ, f.proto); s != nil {
+		return orNull(s, nullable && typ == "bytes")
+	}
+	return object{"description": typ}
+}
+
+func orNull(s object, nullable bool) object {
+	if !nullable {
+		return s
+	}
+	if typ, ok := s["type"].(string); ok {
+		s["type"] = []string{typ, "null"}
+		return s
+	}
+	return object{"anyOf": []object{s, {"type": "null"}}}
+}
+
+// scalar describes what package server names like this: kinds of Go, and of protobuf, whose JSON writes large numbers as
+// strings and reads both.
+func scalar(typ string, proto bool) object {
+	switch typ {
+	case "any":
+		return object{}
+	case "string":
+		return object{"type": "string"}
+	case "bool":
+		return object{"type": "boolean"}
+	case "bytes":
+		return object{"type": "string", "contentEncoding": "base64"}
+	case "float64", "double":
+		return object{"type": "number", "format": "double"}
+	case "float32", "float":
+		return object{"type": "number", "format": "float"}
+	case "int8", "int16", "int32":
+		return object{"type": "integer", "format": typ}
+	case "sint32", "sfixed32":
+		return object{"type": "integer", "format": "int32"}
+	case "int":
+		return object{"type": "integer", "format": "int64"}
+	case "uint8", "uint16", "uint32", "fixed32":
+		return object{"type": "integer", "minimum": 0}
+	case "int64", "sint64", "sfixed64":
+		if proto {
+			return object{"type": []string{"string", "integer"}, "format": "int64"}
+		}
+		return object{"type": "integer", "format": "int64"}
+	case "uint", "uintptr", "uint64", "fixed64":
+		if proto {
+			return object{"type": []string{"string", "integer"}, "format": "uint64"}
+		}
+		return object{"type": "integer", "minimum": 0}
+	}
+	return nil
+}
+
+// wellKnown describes the messages of protobuf that have a form of their own in JSON.
+func wellKnown(typ string) (object, bool) {
+	name, ok := strings.CutPrefix(typ, "google.protobuf.")
+	if !ok {
+		return nil, false
+	}
+	switch name {
+	case "Timestamp":
+		return object{"type": "string", "format": "date-time"}, true
+	case "Duration":
+		return object{"type": "string", "examples": []string{"1.5s"}}, true
+	case "FieldMask", "BytesValue", "StringValue":
+		return object{"type": "string"}, true
+	case "Struct", "Any", "Empty":
+		return object{"type": "object"}, true
+	case "ListValue":
+		return object{"type": "array"}, true
+	case "BoolValue":
+		return object{"type": "boolean"}, true
+	case "DoubleValue", "FloatValue":
+		return object{"type": []string{"number", "string"}}, true // "NaN"
+	case "Int32Value", "UInt32Value":
+		return object{"type": "integer"}, true
+	case "Int64Value", "UInt64Value":
+		return object{"type": []string{"string", "integer"}}, true
+	case "Value", "NullValue":
+		return object{}, true
+	}
+	return nil, false
+}
+
+// flat says whether a message can be written as a query: scalars, and lists of them.
+func (m *message) flat() bool {
+	for _, f := range m.fields {
+		element := strings.TrimPrefix(f.typ, "[]")
+		if f.message != nil || f.name == "" || element == "any" || scalar(element, f.proto) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// base is the type that a list or map is made of.
+func base(typ string) string {
+	for {
+		rest, list := strings.CutPrefix(typ, "[]")
+		rest, isMap := strings.CutPrefix(rest, "map[string]")
+		if !list && !isMap {
+			return typ
+		}
+		typ = rest
+	}
+}
+
+// isProto says whether a message is one of protobuf: their names have a package. A generic type of Go has one in brackets.
+func isProto(name string) bool {
+	return strings.Contains(name, ".") && !strings.ContainsAny(name, "[/*")
+}
+
+// clean makes text valid, so that two keys that differ here differ in JSON.
+func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// anyOf is one of several schemas, of which some may be the same.
+func anyOf(schemas ...object) object {
+	var different []object
+	for _, s := range schemas {
+		if !contains(different, s) {
+			different = append(different, s)
+		}
+	}
+	if len(different) == 1 {
+		return different[0]
+	}
+	return object{"anyOf": different}
+}
+
+func contains(list []object, s object) bool {
+	for _, x := range list {
+		if reflect.DeepEqual(x, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// names hands out names that are not taken, made of those that are wanted. It counts how often each was.
+type names map[string]int
+
+func (n names) take(wanted string) string {
+	wanted = identifier(wanted)
+	name := wanted
+	for n[name] > 0 {
+		n[wanted]++
+		name = wanted + "_" + strconv.Itoa(n[wanted])
+	}
+	n[name]++
+	return name
+}
+
+// maxIdentifier keeps names readable.
+const maxIdentifier = 200
+
+// identifier replaces what a key of a component, and most generators of code, do not take.
+func identifier(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '-' || c == '_' {
+			return c
+		}
+		return '_'
+	}, s)
+	return s[:min(len(s), maxIdentifier)]
+}
+
+func marshal(v any) ([]byte, error) { return json.MarshalIndent(v, "", " ") }
