@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -183,6 +184,136 @@ func TestMiddleware(t *testing.T) {
 		"outer greeter Greeter.Chat stream=true", "inner greeter Greeter.Chat stream=true",
 		"outer greeter Greeter.Nothing stream=true", "inner greeter Greeter.Nothing stream=true",
 	}, seen)
+}
+
+func TestMiddlewareThatComesLater(t *testing.T) {
+	w := newWorld(t, 1)
+	var seen []string
+	note := func(name string) client.Middleware {
+		return func(next client.Invoker) client.Invoker {
+			return func(ctx context.Context, r *client.Request) error {
+				seen = append(seen, name)
+				return next(ctx, r)
+			}
+		}
+	}
+	c := client.New(w.reg, w.net, client.Options{})
+	defer c.Close()
+	call := func() []string {
+		seen = nil
+		_, err := client.Call[Greeting](t.Context(), c, "greeter", "Greeter.Hello", &Hello{"Ada"})
+		require.NoError(t, err)
+		return seen
+	}
+	require.Empty(t, call())
+	c.Use()
+	require.Empty(t, call())
+	c.Use(note("c"))
+	require.Equal(t, []string{"c"}, call())
+	c.Use(note("a"), note("b"))
+	require.Equal(t, []string{"a", "b", "c"}, call())
+}
+
+// log is a client.Observer that writes everything down.
+type log struct {
+	mu    sync.Mutex
+	lines []string
+	ended chan struct{}
+}
+
+// observed is a client of w whose requests are written down.
+func observed(w *world) (*client.Client, *log) {
+	l := &log{ended: make(chan struct{}, 1)}
+	c := client.New(w.reg, w.net, client.Options{Logger: slog.New(slog.DiscardHandler)}, func(next client.Invoker) client.Invoker {
+		return func(ctx context.Context, r *client.Request) error {
+			r.Observe(l)
+			return next(ctx, r)
+		}
+	})
+	w.t.Cleanup(func() { require.NoError(w.t, c.Close()) })
+	return c, l
+}
+
+func (l *log) Attempt(address string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprint("attempt at ", address, ": ", status.CodeOf(err)))
+}
+
+func (l *log) End(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprint("end: ", status.CodeOf(err)))
+	l.ended <- struct{}{}
+}
+
+// take returns what was written down since the last time.
+func (l *log) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer func() { l.lines = nil }()
+	return l.lines
+}
+
+func TestObserverOfCalls(t *testing.T) {
+	w := newWorld(t, 2)
+	c, l := observed(w)
+	gone, there := w.nodes[0].addr, w.nodes[1].addr
+	w.nodes[0].stop()
+	first := true
+	goneFirst := client.Where(func(n *client.Node) bool {
+		defer func() { first = first && n.Address == gone }()
+		return n.Address == gone || !first
+	})
+	_, err := client.Call[Greeting](t.Context(), c, "greeter", "Greeter.Hello", &Hello{"Ada"}, goneFirst)
+	require.NoError(t, err)
+	require.Equal(t, []string{"attempt at " + gone + ": Unavailable", "attempt at " + there + ": OK"}, l.take())
+	w.nodes[1].fail.Store(&status.Error{Code: status.NotFound})
+	_, err = client.Call[Greeting](t.Context(), c, "greeter", "Greeter.Hello", &Hello{"Ada"}, client.Address(there))
+	require.Error(t, err)
+	require.Equal(t, []string{"attempt at " + there + ": NotFound"}, l.take())
+}
+
+func TestObserverOfStreams(t *testing.T) {
+	w := newWorld(t, 1)
+	c, l := observed(w)
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, tt := range []struct {
+		name string
+		end  func(*client.Stream[Hello, Greeting])
+		want string
+	}{
+		{"the last answer", func(st *client.Stream[Hello, Greeting]) {
+			require.NoError(t, st.CloseSend())
+			_, err := st.Recv()
+			require.ErrorIs(t, err, io.EOF)
+		}, "OK"},
+		{"closed by the caller", func(st *client.Stream[Hello, Greeting]) { require.NoError(t, st.Close()) }, "OK"},
+		{"the endpoint's error", func(st *client.Stream[Hello, Greeting]) {
+			require.NoError(t, st.Send(&Hello{"fail"}))
+			_, err := st.Recv()
+			require.Error(t, err)
+		}, "DataLoss"},
+		{"the connection", func(st *client.Stream[Hello, Greeting]) {
+			w.net.cut(w.nodes[0].addr)
+			_, err := st.Recv()
+			require.Error(t, err)
+		}, "Unavailable"},
+		{"the context", func(*client.Stream[Hello, Greeting]) { cancel() }, "Canceled"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st, err := client.Open[Hello, Greeting](ctx, c, "greeter", "Greeter.Chat")
+			require.NoError(t, err)
+			require.Equal(t, []string{"attempt at " + w.nodes[0].addr + ": OK"}, l.take(), "it is open")
+			tt.end(st)
+			<-l.ended
+			require.NoError(t, st.Close())
+			require.Equal(t, []string{"end: " + tt.want}, l.take(), "once")
+		})
+	}
+	_, err := client.Open[Hello, Greeting](t.Context(), c, "greeter", "Greeter.Nope")
+	require.Error(t, err)
+	require.Equal(t, []string{"attempt at " + w.nodes[0].addr + ": Unimplemented"}, l.take(), "what was not opened does not end")
 }
 
 func TestStream(t *testing.T) {

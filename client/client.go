@@ -39,14 +39,13 @@ type Options struct {
 
 // Client calls services. It is safe for concurrent use.
 type Client struct {
-	opts       Options
-	open       func() (registry.Registry, transport.Transport, error)
-	budget     *budget
-	middleware []Middleware
-	invoke     Invoker
+	opts   Options
+	open   func() (registry.Registry, transport.Transport, error)
+	budget *budget
 
+	around  atomic.Pointer[Invoker] // the middleware, around run; nil: there is none
 	network atomic.Pointer[network]
-	mu      sync.Mutex // held while the network is made
+	mu      sync.Mutex // held while one of the two is made
 	closed  bool
 }
 
@@ -66,6 +65,25 @@ type Request struct {
 	options  callOptions
 	stream   *openStream // what opening a stream gives
 	deadline time.Time   // see due
+	watchers []Observer
+}
+
+// Observer learns what a Middleware does not see of a request, because it happens inside of it or after it.
+type Observer interface {
+	// Attempt is called after each attempt on a node, with the error of that attempt.
+	Attempt(address string, err error)
+	// End is called once for a stream that was opened, from any goroutine: with nil after the last answer or when the
+	// caller has closed it, with the error that ended it otherwise.
+	End(err error)
+}
+
+// Observe has o told of what becomes of r; a Middleware calls it before it passes r on.
+func (r *Request) Observe(o Observer) { r.watchers = append(r.watchers, o) }
+
+func (r *Request) attempted(n *Node, err error) {
+	for _, o := range r.watchers {
+		o.Attempt(n.Address, err)
+	}
 }
 
 // Invoker makes the call; when it returns nil, the Reply is filled.
@@ -93,12 +111,34 @@ func Lazy(open func() (registry.Registry, transport.Transport, error), opts Opti
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	c := &Client{opts: opts, open: open, budget: newBudget(), middleware: middleware}
-	c.invoke = c.run
-	for _, m := range slices.Backward(middleware) {
-		c.invoke = m(c.invoke)
-	}
+	c := &Client{opts: opts, open: open, budget: newBudget()}
+	c.Use(middleware...)
 	return c
+}
+
+// Use puts middleware around that which there is; of m, the first one is the outermost. It counts for calls that begin
+// after it.
+func (c *Client) Use(m ...Middleware) {
+	if len(m) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	invoke := Invoker(c.run)
+	if around := c.around.Load(); around != nil {
+		invoke = *around
+	}
+	for _, m := range slices.Backward(m) {
+		invoke = m(invoke)
+	}
+	c.around.Store(&invoke)
+}
+
+func (c *Client) invoke(ctx context.Context, r *Request) error {
+	if around := c.around.Load(); around != nil {
+		return (*around)(ctx, r)
+	}
+	return c.run(ctx, r)
 }
 
 // Close ends all connections, and the calls on them, at once. It waits for the client's own goroutines.
@@ -125,7 +165,7 @@ func (c *Client) connect() (*network, error) {
 	}
 	reg, tr, err := c.open()
 	if err != nil {
-		return nil, status.Errorf(status.Unavailable, "%w", err)
+		return nil, failf(status.Unavailable, "%w", err)
 	}
 	ps := newPeers(tr, mux.Options{KeepAlive: c.opts.KeepAlive, Logger: c.opts.Logger}, c.opts.Logger)
 	n := &network{table: newTable(reg, ps, c.opts.Logger), peers: ps}
@@ -142,6 +182,7 @@ type callOptions struct {
 	codec    codec.Codec
 	codecErr error
 	filters  []Filter
+	timeout  time.Duration
 }
 
 // Filter says which nodes may be called.
@@ -157,6 +198,9 @@ func HashKey(key string) CallOption { return func(o *callOptions) { o.key = key 
 func ContentType(t string) CallOption {
 	return func(o *callOptions) { o.codec, o.codecErr = codec.Get(t) }
 }
+
+// Timeout is Options.Timeout for one call.
+func Timeout(d time.Duration) CallOption { return func(o *callOptions) { o.timeout = d } }
 
 // Where lets only those nodes be called that the filter takes.
 func Where(f Filter) CallOption {
@@ -174,27 +218,29 @@ func Metadata(key, value string) Filter {
 // Call calls an endpoint of a service and returns its answer. Errors have a code: status.CodeOf(err).
 func Call[Rsp, Req any](ctx context.Context, c *Client, service, endpoint string, req *Req, opts ...CallOption) (*Rsp, error) {
 	rsp := new(Rsp)
-	if len(c.middleware) == 0 && len(opts) == 0 {
-		r := Request{Service: service, Endpoint: endpoint, Body: req, Reply: rsp}
-		if err := c.run(ctx, &r); err != nil {
-			return nil, err
-		}
-		return rsp, nil
-	}
-	r := &Request{Service: service, Endpoint: endpoint, Body: req, Reply: rsp}
-	for _, opt := range opts {
-		opt(&r.options)
-	}
-	if err := c.invoke(ctx, r); err != nil {
+	if err := CallInto(ctx, c, service, endpoint, req, rsp, opts...); err != nil {
 		return nil, err
 	}
 	return rsp, nil
 }
 
+// CallInto is Call that decodes the answer into rsp: what is there, codec.Raw for one, is used again.
+func CallInto[Rsp, Req any](ctx context.Context, c *Client, service, endpoint string, req *Req, rsp *Rsp, opts ...CallOption) error {
+	if c.around.Load() == nil && len(opts) == 0 {
+		r := Request{Service: service, Endpoint: endpoint, Body: req, Reply: rsp}
+		return c.run(ctx, &r)
+	}
+	r := &Request{Service: service, Endpoint: endpoint, Body: req, Reply: rsp}
+	for _, opt := range opts {
+		opt(&r.options)
+	}
+	return c.invoke(ctx, r)
+}
+
 // run is the innermost Invoker.
 func (c *Client) run(ctx context.Context, r *Request) error {
 	if r.options.codecErr != nil {
-		return status.Errorf(status.InvalidArgument, "call %s %s: %w", r.Service, r.Endpoint, r.options.codecErr)
+		return failf(status.InvalidArgument, "call %s %s: %w", r.Service, r.Endpoint, r.options.codecErr)
 	}
 	if r.options.codec == nil {
 		r.options.codec = codec.For(r.Body)
@@ -209,7 +255,9 @@ func (c *Client) run(ctx context.Context, r *Request) error {
 	if r.options.address != "" {
 		n := &Node{ID: r.options.address, Address: r.options.address, peer: net.peers.acquire(r.options.address)}
 		defer net.peers.release(n.peer)
-		return tell(r, n, c.once(ctx, n, r, 0))
+		err := c.once(ctx, n, r, 0)
+		r.attempted(n, err)
+		return tell(r, n, err)
 	}
 	s := net.table.usable(r.Service)
 	if s == nil {
@@ -231,9 +279,17 @@ func (c *Client) lookUp(ctx context.Context, t *table, r *Request) (*service, er
 // something has to be waited for, because the clock is not free.
 func (c *Client) due(r *Request) time.Time {
 	if r.deadline.IsZero() {
-		r.deadline = time.Now().Add(c.opts.Timeout)
+		r.deadline = time.Now().Add(c.timeout(r))
 	}
 	return r.deadline
+}
+
+// timeout is how long r may take if its context does not say.
+func (c *Client) timeout(r *Request) time.Duration {
+	if r.options.timeout > 0 {
+		return r.options.timeout
+	}
+	return c.opts.Timeout
 }
 
 // bound returns ctx with the deadline of r. The context of a stream is for all of its life: what is done to open it has
@@ -254,6 +310,7 @@ func (c *Client) retry(ctx context.Context, s *service, r *Request) error {
 			return err
 		}
 		err = c.once(ctx, n, r, patience)
+		r.attempted(n, err)
 		if err == nil {
 			c.budget.refill()
 			return nil
@@ -338,7 +395,7 @@ func (c *Client) once(ctx context.Context, n *Node, r *Request, patience time.Du
 		return c.openOnce(ctx, n, conn, &req, r)
 	}
 	start := n.peer.begin()
-	req.Timeout = c.opts.Timeout
+	req.Timeout = c.timeout(r)
 	if !r.deadline.IsZero() {
 		req.Timeout = max(r.deadline.Sub(start), 1)
 	}
@@ -366,7 +423,9 @@ func (c *Client) connectTo(ctx context.Context, n *Node, r *Request, patience ti
 func decode(body *wire.Buffer, r *Request) error {
 	defer body.Release()
 	if err := r.options.codec.Decode(body.B, r.Reply); err != nil {
-		return status.Errorf(status.Internal, "decode the answer of %s %s into %T: %w", r.Service, r.Endpoint, r.Reply, err)
+		f := failf(status.Internal, "decode the answer of %s %s into %T: %w", r.Service, r.Endpoint, r.Reply, err)
+		f.MayHaveRun = true
+		return f
 	}
 	return nil
 }
@@ -380,6 +439,5 @@ func tell(r *Request, n *Node, err error) error {
 	if e.Remote && !e.NotRun {
 		return &e.Status
 	}
-	return &status.Error{Code: e.Status.Code,
-		Message: fmt.Sprintf("call %s %s at %s: %s", r.Service, r.Endpoint, n.Address, e.Status.Message)}
+	return failure(e, e.Status.Code, "call %s %s at %s: %s", r.Service, r.Endpoint, n.Address, e.Status.Message)
 }

@@ -194,7 +194,7 @@ func dialed(c *mux.Client, err error) *dial {
 
 var (
 	errGone   = errors.New("the node is gone")
-	errClosed = status.Errorf(status.Unavailable, "the client is closed")
+	errClosed = failf(status.Unavailable, "the client is closed")
 )
 
 func unreachable(err error) error {

@@ -79,7 +79,7 @@ func (t *table) lookUp(ctx context.Context, name string) (*service, error) {
 		}
 		return r.Val.(*service), nil
 	case <-ctx.Done():
-		return nil, status.From(ctx.Err())
+		return nil, &Failure{Status: *status.From(ctx.Err())}
 	}
 }
 
@@ -95,7 +95,7 @@ func (t *table) find(name string) (*service, error) {
 		if errors.Is(err, registry.ErrNotFound) {
 			return nil, nobody(name, t.registry.String())
 		}
-		return nil, status.Errorf(status.Unavailable, "look up %s in registry %s: %w", name, t.registry, err)
+		return nil, failf(status.Unavailable, "look up %s in registry %s: %w", name, t.registry, err)
 	}
 	return s, nil
 }
@@ -162,12 +162,12 @@ func (t *table) read(s *service) error {
 }
 
 func nobody(name, registry string) error {
-	return status.Errorf(status.Unavailable, "no node of service %q is known to registry %s", name, registry)
+	return failf(status.Unavailable, "no node of service %q is known to registry %s", name, registry)
 }
 
 func (s *service) nobody(filtered bool) error {
 	if filtered {
-		return status.Errorf(status.Unavailable, "no node of service %q that the call allows is known to registry %s", s.name, s.registry)
+		return failf(status.Unavailable, "no node of service %q that the call allows is known to registry %s", s.name, s.registry)
 	}
 	return nobody(s.name, s.registry)
 }
