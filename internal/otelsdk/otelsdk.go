@@ -113,7 +113,7 @@ var _ tracer.Tracer = (*Tracer)(nil)
 // New makes a tracer that is called what env's plugin is. It owns the exporter, also when it fails.
 func New(env *plugin.Env, o Options) (*Tracer, error) {
 	b := o.Batching.withDefaults()
-	of, err := resourceOf(env)
+	of, err := Resource(env)
 	if err = errors.Join(err, b.Validate()); err != nil {
 		return nil, errors.Join(err, o.Exporter.Shutdown(env.Context()))
 	}
@@ -133,9 +133,9 @@ func New(env *plugin.Env, o Options) (*Tracer, error) {
 	}, nil
 }
 
-// resourceOf says whose spans these are. The variables that OpenTelemetry has for it, OTEL_SERVICE_NAME and
+// Resource says whose spans these are. New gives it to all of them. The variables that OpenTelemetry has for it, OTEL_SERVICE_NAME and
 // OTEL_RESOURCE_ATTRIBUTES, go before what the program says of itself. The command line is not in it: secrets may be.
-func resourceOf(env *plugin.Env) (*resource.Resource, error) {
+func Resource(env *plugin.Env) (*resource.Resource, error) {
 	p := env.Program()
 	attrs := []attribute.KeyValue{semconv.ServiceName(cmp.Or(p.Name, filepath.Base(os.Args[0])))}
 	if p.Version != "" {

@@ -191,6 +191,16 @@ func TestOutageIsToldOfOnce(t *testing.T) {
 	})
 }
 
+func TestOfABatchSomeMayBeLost(t *testing.T) {
+	r := newReceiver()
+	r.fail = &Lost{Spans: 2, Err: errors.New("too large")}
+	tr, log := open(t, Options{Exporter: r})
+	spans(tr, 5)
+	require.NoError(t, tr.Close())
+	require.EqualValues(t, 2, tr.Dropped())
+	require.Contains(t, log.String(), "too large")
+}
+
 func TestFullQueueDropsAndDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReceiver()

@@ -98,6 +98,11 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	if err == nil {
 		err = e.to.ExportSpans(ctx, spans)
 	}
+	var some *Lost
+	if errors.As(err, &some) {
+		e.queue.losses.add(some.Spans, err)
+		return nil
+	}
 	if err != nil {
 		e.queue.losses.add(len(spans), err)
 		return nil
@@ -112,6 +117,16 @@ func (e *exporter) Shutdown(ctx context.Context) error {
 	defer e.giveUp(nil)
 	return e.to.Shutdown(ctx)
 }
+
+// Lost is the error of an exporter that sent the others. There may be more of them than in the batch: those of an earlier
+// one, of which it became known now.
+type Lost struct {
+	Spans int
+	Err   error
+}
+
+func (l *Lost) Error() string { return l.Err.Error() }
+func (l *Lost) Unwrap() error { return l.Err }
 
 // losses counts spans that are not sent, and logs one line when that begins and one when it is over.
 type losses struct {
