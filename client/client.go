@@ -39,14 +39,13 @@ type Options struct {
 
 // Client calls services. It is safe for concurrent use.
 type Client struct {
-	opts       Options
-	open       func() (registry.Registry, transport.Transport, error)
-	budget     *budget
-	middleware []Middleware
-	invoke     Invoker
+	opts   Options
+	open   func() (registry.Registry, transport.Transport, error)
+	budget *budget
 
+	around  atomic.Pointer[Invoker] // the middleware, around run; nil: there is none
 	network atomic.Pointer[network]
-	mu      sync.Mutex // held while the network is made
+	mu      sync.Mutex // held while one of the two is made
 	closed  bool
 }
 
@@ -66,6 +65,25 @@ type Request struct {
 	options  callOptions
 	stream   *openStream // what opening a stream gives
 	deadline time.Time   // see due
+	watchers []Observer
+}
+
+// Observer learns what a Middleware does not see of a request, because it happens inside of it or after it.
+type Observer interface {
+	// Attempt is called after each attempt on a node, with the error of that attempt.
+	Attempt(address string, err error)
+	// End is called once for a stream that was opened, from any goroutine: with nil after the last answer or when the
+	// caller has closed it, with the error that ended it otherwise.
+	End(err error)
+}
+
+// Observe has o told of what becomes of r; a Middleware calls it before it passes r on.
+func (r *Request) Observe(o Observer) { r.watchers = append(r.watchers, o) }
+
+func (r *Request) attempted(n *Node, err error) {
+	for _, o := range r.watchers {
+		o.Attempt(n.Address, err)
+	}
 }
 
 // Invoker makes the call; when it returns nil, the Reply is filled.
@@ -93,12 +111,34 @@ func Lazy(open func() (registry.Registry, transport.Transport, error), opts Opti
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	c := &Client{opts: opts, open: open, budget: newBudget(), middleware: middleware}
-	c.invoke = c.run
-	for _, m := range slices.Backward(middleware) {
-		c.invoke = m(c.invoke)
-	}
+	c := &Client{opts: opts, open: open, budget: newBudget()}
+	c.Use(middleware...)
 	return c
+}
+
+// Use puts middleware around that which there is; of m, the first one is the outermost. It counts for calls that begin
+// after it.
+func (c *Client) Use(m ...Middleware) {
+	if len(m) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	invoke := Invoker(c.run)
+	if around := c.around.Load(); around != nil {
+		invoke = *around
+	}
+	for _, m := range slices.Backward(m) {
+		invoke = m(invoke)
+	}
+	c.around.Store(&invoke)
+}
+
+func (c *Client) invoke(ctx context.Context, r *Request) error {
+	if around := c.around.Load(); around != nil {
+		return (*around)(ctx, r)
+	}
+	return c.run(ctx, r)
 }
 
 // Close ends all connections, and the calls on them, at once. It waits for the client's own goroutines.
@@ -186,7 +226,7 @@ func Call[Rsp, Req any](ctx context.Context, c *Client, service, endpoint string
 
 // CallInto is Call that decodes the answer into rsp: what is there, codec.Raw for one, is used again.
 func CallInto[Rsp, Req any](ctx context.Context, c *Client, service, endpoint string, req *Req, rsp *Rsp, opts ...CallOption) error {
-	if len(c.middleware) == 0 && len(opts) == 0 {
+	if c.around.Load() == nil && len(opts) == 0 {
 		r := Request{Service: service, Endpoint: endpoint, Body: req, Reply: rsp}
 		return c.run(ctx, &r)
 	}
@@ -215,7 +255,9 @@ func (c *Client) run(ctx context.Context, r *Request) error {
 	if r.options.address != "" {
 		n := &Node{ID: r.options.address, Address: r.options.address, peer: net.peers.acquire(r.options.address)}
 		defer net.peers.release(n.peer)
-		return tell(r, n, c.once(ctx, n, r, 0))
+		err := c.once(ctx, n, r, 0)
+		r.attempted(n, err)
+		return tell(r, n, err)
 	}
 	s := net.table.usable(r.Service)
 	if s == nil {
@@ -268,6 +310,7 @@ func (c *Client) retry(ctx context.Context, s *service, r *Request) error {
 			return err
 		}
 		err = c.once(ctx, n, r, patience)
+		r.attempted(n, err)
 		if err == nil {
 			c.budget.refill()
 			return nil

@@ -24,7 +24,7 @@ type openStream struct {
 	ctx    context.Context
 	codec  codec.Codec
 	stream *mux.Stream
-	close  func()
+	close  func(err error) // why it ended: nil if nothing went wrong
 }
 
 // Open opens a stream to an endpoint; ctx is the life of the stream. The forms of endpoint differ in who sends:
@@ -63,14 +63,19 @@ func (c *Client) openOnce(ctx context.Context, n *Node, conn *mux.Client, req *m
 	n.peer.streams.Add(1)
 	n.end(start, nil)
 	var once sync.Once
-	closeStream := func() {
+	watchers := r.watchers
+	closeStream := func(err error) {
 		once.Do(func() {
 			conn.CloseStream(st)
 			n.peer.streams.Add(-1)
+			for _, o := range watchers {
+				o.End(err)
+			}
 		})
 	}
-	stop := context.AfterFunc(ctx, closeStream)
-	r.stream = &openStream{name: fmt.Sprintf("%s %s at %s", r.Service, r.Endpoint, n.Address), ctx: ctx, codec: r.options.codec, stream: st, close: func() { stop(); closeStream() }}
+	stop := context.AfterFunc(ctx, func() { closeStream(ctx.Err()) })
+	r.stream = &openStream{name: fmt.Sprintf("%s %s at %s", r.Service, r.Endpoint, n.Address), ctx: ctx, codec: r.options.codec, stream: st,
+		close: func(err error) { stop(); closeStream(err) }}
 	return nil
 }
 
@@ -88,7 +93,11 @@ func (s *Stream[Req, Rsp]) Recv() (*Rsp, error) {
 	b, err := s.open.stream.Recv(s.open.ctx)
 	if err != nil {
 		err = s.open.why(err)
-		s.open.close()
+		if err == io.EOF {
+			s.open.close(nil)
+		} else {
+			s.open.close(err)
+		}
 		return nil, err
 	}
 	defer b.Release()
@@ -113,7 +122,7 @@ func (s *Stream[Req, Rsp]) All() iter.Seq2[*Rsp, error] {
 
 // Close ends the stream at once; the endpoint's context ends, if it has not returned yet. It may be called more than once.
 func (s *Stream[Req, Rsp]) Close() error {
-	s.open.close()
+	s.open.close(nil)
 	return nil
 }
 
