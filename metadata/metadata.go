@@ -27,6 +27,16 @@ func With(ctx context.Context, key, value string) context.Context {
 	return context.WithValue(ctx, outgoing{}, md)
 }
 
+// WithAll is With for all of pairs at once. Their keys must be in lower case, and they must not be changed any more.
+func WithAll(ctx context.Context, pairs map[string]string) context.Context {
+	if before := Outgoing(ctx); len(before) > 0 {
+		md := maps.Clone(before)
+		maps.Copy(md, pairs)
+		pairs = md
+	}
+	return context.WithValue(ctx, outgoing{}, pairs)
+}
+
 // Outgoing returns what calls with ctx carry. It must not be changed.
 func Outgoing(ctx context.Context) map[string]string {
 	md, _ := ctx.Value(outgoing{}).(map[string]string)

@@ -23,6 +23,14 @@ func TestOutgoing(t *testing.T) {
 	require.Equal(t, map[string]string{"tenant": "acme", "trace": "2"}, metadata.Outgoing(three))
 }
 
+func TestOutgoingAtOnce(t *testing.T) {
+	ctx := metadata.WithAll(t.Context(), map[string]string{"tenant": "acme", "user": "ada"})
+	require.Equal(t, map[string]string{"tenant": "acme", "user": "ada"}, metadata.Outgoing(ctx))
+	more := metadata.WithAll(ctx, map[string]string{"user": "bob"})
+	require.Equal(t, map[string]string{"tenant": "acme", "user": "bob"}, metadata.Outgoing(more))
+	require.Equal(t, "ada", metadata.Outgoing(ctx)["user"], "derived contexts leave it as it is")
+}
+
 func TestIncoming(t *testing.T) {
 	require.Empty(t, metadata.Get(t.Context(), "tenant"))
 	received := map[string]string{"tenant": "acme"}
