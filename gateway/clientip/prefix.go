@@ -62,8 +62,8 @@ func ParseSet(texts []string) (*Set, error) {
 // Add adds p, as ParsePrefix returns it.
 func (s *Set) Add(p netip.Prefix) { s.table.Insert(p) }
 
-// Contains says whether a, which is Normal, is in the set. An invalid address is in none.
-func (s *Set) Contains(a netip.Addr) bool { return s.table.Contains(a) }
+// Contains says whether a, made Normal, is in the set. An invalid address is in none.
+func (s *Set) Contains(a netip.Addr) bool { return s.table.Contains(Normal(a)) }
 
 // Len counts the prefixes, each once.
 func (s *Set) Len() int { return s.table.Size() }
