@@ -1,0 +1,198 @@
+// Package httptrace makes the spans of HTTP, for the gateway: of the requests that it serves and of those that it sends on.
+//
+//	r, span := httptrace.Start(t, r) // after gateway.With: the span is named by Info.Route in the end
+//	defer func() { span.End(status, bytes, nil) }()
+//
+// It wraps no ResponseWriter: who serves knows the status. With a nil tracer nothing is done. Calls that are made with the
+// context of the request belong to its span (see package tracing); what is sent on by HTTP carries it by Forward or Inject.
+//
+// Spans have method, path, host, status and address of the client, never a query, a header or a body.
+package httptrace
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/tracer"
+)
+
+// The names of OpenTelemetry's conventions, of the version that schema says.
+const (
+	schema = "https://opentelemetry.io/schemas/1.37.0"
+
+	keyMethod     attribute.Key = "http.request.method"
+	keyStatus     attribute.Key = "http.response.status_code"
+	keySize       attribute.Key = "http.response.body.size"
+	keyRoute      attribute.Key = "http.route"
+	keyScheme     attribute.Key = "url.scheme"
+	keyPath       attribute.Key = "url.path"
+	keyURL        attribute.Key = "url.full"
+	keyServer     attribute.Key = "server.address"
+	keyServerPort attribute.Key = "server.port"
+	keyClient     attribute.Key = "client.address"
+	keyAgent      attribute.Key = "user_agent.original"
+	keyProtocol   attribute.Key = "network.protocol.version"
+	keyErrorType  attribute.Key = "error.type"
+)
+
+const scope = "github.com/plugmicro/micro/tracing/httptrace"
+
+// maxText bounds what strangers write into a span, in bytes.
+const maxText = 1024
+
+// Span is the span of one request. A nil Span is one of a request that is not traced: all methods do nothing.
+type Span struct {
+	span   trace.Span
+	method string
+	info   *gateway.Info // of a request that is served
+}
+
+// tracerKey is where the context of a request has the tracer, for Forward and Inject.
+type tracerKey struct{}
+
+// Start begins the span of a request that is served: a child of the one that its headers name. What it returns is the
+// request to go on with. The host and the client's address are those of gateway.Info.
+func Start(t tracer.Tracer, r *http.Request) (*http.Request, *Span) {
+	if t == nil {
+		return r, nil
+	}
+	info := gateway.Of(r)
+	ctx := t.Extract(r.Context(), func(key string) string { return strings.Join(r.Header.Values(key), ",") })
+	s := &Span{method: method(r.Method), info: info}
+	ctx, s.span = t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(ctx, s.method,
+		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(s.served(r)...))
+	return r.WithContext(context.WithValue(ctx, tracerKey{}, t)), s
+}
+
+// served describes a request as it came, for the sampler as well.
+func (s *Span) served(r *http.Request) []attribute.KeyValue {
+	scheme, host := "http", s.info.Host
+	if s.info.Secure {
+		scheme = "https"
+	}
+	attrs := make([]attribute.KeyValue, 0, 9)
+	attrs = append(attrs, keyMethod.String(s.method), keyScheme.String(scheme), keyPath.String(bounded(r.URL.Path)),
+		keyProtocol.String(strings.TrimPrefix(r.Proto, "HTTP/")))
+	attrs = appendHost(attrs, host, r.Host)
+	if s.info.Client.IsValid() {
+		attrs = append(attrs, keyClient.String(s.info.Client.String()))
+	}
+	if agent := r.UserAgent(); agent != "" {
+		attrs = append(attrs, keyAgent.String(bounded(agent)))
+	}
+	return attrs
+}
+
+// Forward begins the span of a request that is sent on to an upstream, as a child of the one in its context, and puts its
+// context into the headers of the request that it returns, which is a copy.
+func Forward(r *http.Request) (*http.Request, *Span) {
+	t, ok := r.Context().Value(tracerKey{}).(tracer.Tracer)
+	if !ok {
+		return r, nil
+	}
+	s := &Span{method: method(r.Method)}
+	target := *r.URL
+	target.User, target.RawQuery, target.Fragment = nil, "", ""
+	attrs := appendHost([]attribute.KeyValue{keyMethod.String(s.method), keyURL.String(bounded(target.String()))}, target.Hostname(), target.Host)
+	ctx, span := t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(r.Context(), s.method,
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
+	s.span = span
+	r = r.Clone(ctx)
+	Inject(ctx, r.Header)
+	return r, s
+}
+
+// Inject puts the context of the span of a request, or of one below it, into the headers of what is sent on for it. Without
+// tracing it changes nothing.
+func Inject(ctx context.Context, h http.Header) {
+	if t, ok := ctx.Value(tracerKey{}).(tracer.Tracer); ok {
+		t.Inject(ctx, h.Set)
+	}
+}
+
+// TraceID is what a log can show; "" if the request is not traced.
+func (s *Span) TraceID() string {
+	if s == nil || !s.span.SpanContext().HasTraceID() {
+		return ""
+	}
+	return s.span.SpanContext().TraceID().String()
+}
+
+// End ends the span: with the status of the answer, 0 if there was none; with the bytes of its body, less than 0 if they
+// are not known; and with what went wrong, if it did.
+func (s *Span) End(status int, bytes int64, err error) {
+	if s == nil {
+		return
+	}
+	if s.span.IsRecording() {
+		s.describeEnd(status, bytes, err)
+	}
+	s.span.End()
+}
+
+func (s *Span) describeEnd(status int, bytes int64, err error) {
+	if status != 0 {
+		s.span.SetAttributes(keyStatus.Int(status))
+	}
+	if bytes >= 0 {
+		s.span.SetAttributes(keySize.Int64(bytes))
+	}
+	failed := 500 // what a client did wrong is no failure of the server
+	if s.info == nil {
+		failed = 400
+	} else if s.info.Route != "" {
+		s.span.SetAttributes(keyRoute.String(s.info.Route))
+		s.span.SetName(s.method + " " + s.info.Route)
+	}
+	switch {
+	case err != nil:
+		s.span.SetAttributes(keyErrorType.String("_OTHER"))
+		s.span.SetStatus(codes.Error, bounded(err.Error()))
+	case status >= failed:
+		s.span.SetAttributes(keyErrorType.String(strconv.Itoa(status)))
+		s.span.SetStatus(codes.Error, "")
+	}
+}
+
+func appendHost(attrs []attribute.KeyValue, name, hostport string) []attribute.KeyValue {
+	if name == "" {
+		return attrs
+	}
+	attrs = append(attrs, keyServer.String(name))
+	if _, port, err := net.SplitHostPort(hostport); err == nil {
+		if n, err := strconv.Atoi(port); err == nil {
+			attrs = append(attrs, keyServerPort.Int(n))
+		}
+	}
+	return attrs
+}
+
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	http.MethodConnect, http.MethodOptions, http.MethodTrace}
+
+// method keeps made-up ones out of the names of spans.
+func method(m string) string {
+	switch {
+	case m == "":
+		return http.MethodGet
+	case slices.Contains(methods, m):
+		return m
+	}
+	return "_OTHER"
+}
+
+func bounded(text string) string {
+	if len(text) > maxText {
+		text = text[:maxText]
+	}
+	return strings.ToValidUTF8(text, "")
+}
