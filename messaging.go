@@ -83,7 +83,7 @@ func (s *Service) subscribe(ctx context.Context, host *plugin.Host) error {
 	if len(s.subscriptions) == 0 {
 		return nil
 	}
-	b, err := plugin.Open[broker.Broker](host)
+	b, err := s.broker(host)
 	if err != nil {
 		return err
 	}
@@ -96,6 +96,13 @@ func (s *Service) subscribe(ctx context.Context, host *plugin.Host) error {
 		s.running.log.Info("subscribed", "topic", sub.topic, "broker", b.String())
 	}
 	return nil
+}
+
+func (s *Service) broker(host *plugin.Host) (broker.Broker, error) {
+	if open := s.traced.Load(); open != nil {
+		return (*open)()
+	}
+	return plugin.Open[broker.Broker](host)
 }
 
 // PublishOption changes one Publish.
@@ -124,7 +131,7 @@ func (s *Service) Publish(ctx context.Context, topic string, event any, opts ...
 	if err != nil {
 		return fmt.Errorf("publish to %s: encode %T: %w", topic, event, err)
 	}
-	b, err := plugin.Open[broker.Broker](host)
+	b, err := s.broker(host)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ import (
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/server"
+	"github.com/plugmicro/micro/tracer"
+	"github.com/plugmicro/micro/tracing"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -87,6 +89,7 @@ type Service struct {
 	state   state
 	running *running
 	host    atomic.Pointer[plugin.Host] // while it runs
+	traced  atomic.Pointer[openBroker]  // opens the broker when a tracer was chosen
 	found   atomic.Pointer[found]       // once it is registered
 	ready   atomic.Bool
 }
@@ -97,6 +100,8 @@ type found struct {
 	address string
 	keeper  *registry.Keeper
 }
+
+type openBroker func() (broker.Broker, error)
 
 type state int
 
@@ -210,7 +215,8 @@ func (s *Service) Start(ctx context.Context) error {
 		log.Warn(w)
 	}
 	s.running = &running{log: log, served: make(chan error, 1)}
-	host := settings.Open(context.Background(), log)
+	host := settings.Open(context.Background(), log,
+		plugin.OpenedBy(plugin.Program{Name: s.settings.Name, Version: s.settings.Version, ID: s.settings.ID}))
 	s.host.Store(host)
 	if err := s.start(ctx, host); err != nil {
 		s.shutDown(context.Background())
@@ -231,7 +237,6 @@ func (s *Service) load() (*plugin.Settings, error) {
 		s.settings.ID = s.settings.Name + "-" + strings.ToLower(rand.Text()[:10])
 	}
 	s.server = server.New(s.settings.Name, server.Options{Logger: s.logger()})
-	s.server.Use(s.options.serverMiddleware...)
 	for _, handle := range s.handles {
 		mistakes = append(mistakes, handle(s.server))
 	}
@@ -246,6 +251,10 @@ func (s *Service) start(ctx context.Context, host *plugin.Host) error {
 	if err := runHooks(ctx, s.options.beforeStart); err != nil {
 		return fmt.Errorf("before start: %w", err)
 	}
+	if err := s.trace(host); err != nil {
+		return err
+	}
+	s.server.Use(s.options.serverMiddleware...)
 	if len(s.handles) > 0 {
 		if err := s.serve(ctx, host); err != nil {
 			return err
@@ -257,6 +266,26 @@ func (s *Service) start(ctx context.Context, host *plugin.Host) error {
 	if err := runHooks(ctx, s.options.afterStart); err != nil {
 		return fmt.Errorf("after start: %w", err)
 	}
+	return nil
+}
+
+// trace puts spans around everything, outside of all middleware, if a tracer was chosen. Otherwise nothing is changed.
+func (s *Service) trace(host *plugin.Host) error {
+	t, ok, err := plugin.OpenOptional[tracer.Tracer](host)
+	if !ok {
+		return err
+	}
+	s.client.Use(tracing.Client(t))
+	s.server.Use(tracing.Server(t))
+	open := openBroker(sync.OnceValues(func() (broker.Broker, error) {
+		b, err := plugin.Open[broker.Broker](host)
+		if err != nil {
+			return nil, err
+		}
+		return tracing.Broker(t, b), nil
+	}))
+	s.traced.Store(&open)
+	s.running.log.Info("tracing", "tracer", t.String())
 	return nil
 }
 

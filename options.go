@@ -9,6 +9,7 @@ import (
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/server"
+	"github.com/plugmicro/micro/tracer"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -43,7 +44,7 @@ func WithMetadata(key, value string) Option {
 }
 
 // WithRegistry passes in a registry. It is used unless --registry or MICRO_REGISTRY names another, and is the caller's
-// to close; the same goes for brokers and transports.
+// to close; the same goes for brokers, transports and tracers.
 func WithRegistry(r registry.Registry) Option {
 	return func(s *Service) { plugin.Provide(s.loader, r) }
 }
@@ -55,6 +56,9 @@ func WithBroker(b broker.Broker) Option { return func(s *Service) { plugin.Provi
 func WithTransport(t transport.Transport) Option {
 	return func(s *Service) { plugin.Provide(s.loader, t) }
 }
+
+// WithTracer passes in a tracer.
+func WithTracer(t tracer.Tracer) Option { return func(s *Service) { plugin.Provide(s.loader, t) } }
 
 // WithSetting sets what a flag of that name would: WithSetting("registry", "mdns").
 func WithSetting(key, value string) Option { return func(s *Service) { s.loader.Set(key, value) } }
