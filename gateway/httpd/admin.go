@@ -1,0 +1,80 @@
+package httpd
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+// adminHandler is what those who run the gateway see.
+func (g *Gateway) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics.registry, promhttp.HandlerOpts{Registry: g.metrics.registry}))
+	mux.HandleFunc("/healthz", g.serveHealth)
+	mux.HandleFunc("/readyz", g.serveReady)
+	mux.Handle("GET /openapi.json", &g.backend.document)
+	if g.settings.AdminPprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	if g.backend.page != nil {
+		mux.Handle("/", g.backend.page)
+	}
+	return guard(g.settings.AdminHosts, mux)
+}
+
+// guard keeps pages of others, which a browser on this machine has open, from asking: by a name of their own that they had
+// resolve to this address, or across sites.
+func guard(hosts []string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("X-Frame-Options", "DENY")
+		host, err := gateway.Prepare(r)
+		switch {
+		case err != nil:
+			gateway.Fail(w, r, err)
+		case !isOwn(host, hosts):
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden,
+				"the admin address is asked by address, as localhost, or by a name of --gateway-admin-hosts"))
+		case isForeign(r):
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "pages of other sites may not ask the admin address"))
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// isOwn holds for what nobody else can have resolve to this address.
+func isOwn(host string, hosts []string) bool {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	return host == "localhost" || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
+
+// isForeign holds for what a page of another site asks, but for a link to here that somebody followed.
+func isForeign(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return false
+	case "":
+	default:
+		return r.Method != http.MethodGet || r.Header.Get("Sec-Fetch-Mode") != "navigate"
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}

@@ -1,0 +1,160 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/plugmicro/micro/client"
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/gateway/directory"
+	"github.com/plugmicro/micro/gateway/openapi"
+	"github.com/plugmicro/micro/plugin"
+	"github.com/plugmicro/micro/registry"
+	"github.com/plugmicro/micro/transport"
+)
+
+// backend is what is behind the middlewares: the services that there are, and the way to them.
+type backend struct {
+	registry  registry.Registry
+	directory *directory.Directory
+	client    *client.Client
+	document  document
+	page      http.Handler
+	calls     http.Handler
+}
+
+// Start opens the middlewares that are chosen, and what leads to the services, listens and serves. ctx bounds the starting
+// only. After an error nothing is left running but what host opened, which is host's to close. A nil log means slog.Default.
+func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger) (*Gateway, error) {
+	if log == nil {
+		log = slog.Default()
+	}
+	who, err := newResolver(s, log)
+	if err != nil {
+		return nil, err
+	}
+	middlewares, err := plugin.OpenAll[gateway.Middleware](host)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBackend(host, s, log)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{settings: s, log: log, who: who, metrics: newMetrics(), backend: b, failed: make(chan error, 1)}
+	g.chain = chainOf(middlewares, b)
+	if err := g.register(middlewares); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	config, challenge, err := g.open(registry.OneMachine(b.registry))
+	if err != nil {
+		g.closeListeners()
+		return nil, errors.Join(err, b.Close())
+	}
+	b.await(ctx)
+	g.serve(config, challenge)
+	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
+	g.warnOfAdmin()
+	return g, nil
+}
+
+func newBackend(host *plugin.Host, s Settings, log *slog.Logger) (*backend, error) {
+	reg, err := plugin.Open[registry.Registry](host)
+	if err != nil {
+		return nil, err
+	}
+	tr, err := plugin.Open[transport.Transport](host)
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{registry: reg, directory: directory.Follow(reg, log), client: client.New(reg, tr, client.Options{Logger: log})}
+	b.document.directory = b.directory
+	b.calls = http.NotFoundHandler()
+	return b, nil
+}
+
+// Close ends the ways to the services.
+func (b *backend) Close() error { return errors.Join(b.client.Close(), b.directory.Close()) }
+
+// ready says why services cannot be found yet.
+func (b *backend) ready() error {
+	if !b.directory.Ready() {
+		return errors.New("the registry could not be read yet")
+	}
+	return nil
+}
+
+// patience is how long clients wait in the backlog at first, rather than being told that nothing is known of any service.
+const patience = 2 * time.Second
+
+// await waits until the registry was read once, but not for long.
+func (b *backend) await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	often := time.NewTicker(5 * time.Millisecond)
+	defer often.Stop()
+	for b.ready() != nil {
+		select {
+		case <-often.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ServeHTTP is the end of the chain. What is here of the gateway itself is behind the middlewares, so that they decide who
+// may see it.
+func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/openapi.json" {
+		gateway.Of(r).Route = "openapi"
+		b.document.ServeHTTP(w, r)
+		return
+	}
+	b.calls.ServeHTTP(w, r)
+}
+
+// document is the description of all endpoints, made anew when they have changed.
+type document struct {
+	directory *directory.Directory
+
+	mu         sync.Mutex
+	generation uint64
+	text       []byte
+}
+
+// ServeHTTP implements http.Handler.
+func (d *document) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		gateway.Fail(w, r, gateway.NewProblem(http.StatusMethodNotAllowed, "this path is asked with GET"))
+		return
+	}
+	text, err := d.get()
+	if err != nil {
+		gateway.Fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-cache")
+	_, _ = w.Write(text)
+}
+
+func (d *document) get() ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	generation := d.directory.Generation()
+	if d.text != nil && d.generation == generation {
+		return d.text, nil
+	}
+	text, err := openapi.Document(d.directory.Services(), openapi.Info{})
+	if err != nil {
+		return nil, err
+	}
+	d.text, d.generation = text, generation
+	return text, nil
+}

@@ -1,0 +1,250 @@
+package httpd
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+const (
+	idHeader   = "X-Request-Id"
+	maxID      = 128
+	maxHeaders = 256 // lines of a head: each costs more memory than bytes
+	shownPath  = 512 // bytes of a path in the log
+)
+
+// errDrained is why requests end that are cut off when the gateway stops.
+var errDrained = errors.New("the gateway stops")
+
+// ServeHTTP is the way of every request: what is to be known at its end is gathered, it is brought into its normal form, and
+// goes through the chain.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w, hijackers: &g.hijackers, silent: g.settings.SilentTimeout, h2: r.ProtoMajor == 2}
+	x.info.Start = time.Now()
+	x.extended = x.info.Start
+	if x.h2 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	}
+	g.setID(x, r)
+	body := r.Body
+	r = gateway.With(r, &x.info)
+	g.metrics.inFlight.Inc()
+	defer g.done(x, r)
+	if err := g.prepare(x, r, body); err != nil {
+		gateway.Fail(x, r, err)
+		return
+	}
+	switch r.URL.Path {
+	case "/healthz":
+		x.info.Route = "healthz"
+		g.serveHealth(x, r)
+	case "/readyz":
+		x.info.Route = "readyz"
+		g.serveReady(x, r)
+	default:
+		g.chain.ServeHTTP(x, r)
+	}
+}
+
+// setID takes the id that the client or a proxy gave the request, if it can be shown in logs, or makes one.
+func (g *Gateway) setID(x *exchange, r *http.Request) {
+	if v := r.Header[idHeader]; len(v) == 1 && isID(v[0]) {
+		x.info.ID = v[0]
+	} else {
+		x.info.ID = newID()
+		r.Header.Del(idHeader)
+	}
+	x.id[0] = x.info.ID
+	h := x.Header()
+	h[idHeader] = x.id[:]
+	if g.stopping.Load() && r.ProtoMajor == 1 {
+		h.Set("Connection", "close") // the next request is to go to another gateway
+	}
+}
+
+func isID(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.', c == ':', c == '=', c == '/', c == '+':
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxID
+}
+
+func newID() string {
+	var raw [16]byte
+	var text [32]byte
+	a, b := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		raw[i], raw[8+i] = byte(a>>(8*i)), byte(b>>(8*i))
+	}
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
+}
+
+// prepare makes of the request what the chain can rely on.
+func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err error) {
+	if len(r.Header) > maxHeaders {
+		return gateway.NewProblem(http.StatusRequestHeaderFieldsTooLarge, "the request has more than %d headers", maxHeaders)
+	}
+	if x.info.Host, err = gateway.Prepare(r); err != nil {
+		return err
+	}
+	if x.info.Client, x.info.Secure, err = g.who.Client(r); err != nil {
+		g.unknown.Warn(g.log, "it is not known who the client is", "peer", r.RemoteAddr, "error", err)
+	}
+	if in == nil || in == http.NoBody {
+		return nil
+	}
+	limit := int64(g.settings.MaxBody)
+	switch {
+	case r.ContentLength > limit:
+		endAfterAnswer(x.ResponseWriter)
+		return tooLargeProblem(limit)
+	case r.ContentLength < 0:
+		in = http.MaxBytesReader(x.ResponseWriter, in, limit)
+	}
+	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
+		// There may have been a Content-Length, too, by which a proxy before us went. What follows then is no request.
+		x.Header().Set("Connection", "close")
+	}
+	x.in.ReadCloser, x.in.writer, x.in.silent, x.in.extended = in, x.ResponseWriter, x.silent, x.info.Start
+	r.Body = &x.in
+	return nil
+}
+
+// endAfterAnswer has net/http close the connection after the answer, and not before a client that still sends could read it.
+// What does that is for readers that came to their limit.
+func endAfterAnswer(w http.ResponseWriter) {
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
+
+// done ends a request, also one that ended in a panic: that is answered if nothing was, or cuts the connection.
+func (g *Gateway) done(x *exchange, r *http.Request) {
+	cut := false
+	if p := recover(); p != nil {
+		cut = g.recovered(x, r, p)
+	}
+	gone := g.isGone(x, r)
+	status := x.status
+	switch {
+	case gone && (status == 0 || status >= 400): // whatever the handler made of that
+		status = gateway.ClientClosed
+	case status == 0:
+		status = http.StatusOK // which the server now sends
+	}
+	switch {
+	case x.hijacked:
+		g.hijackers.done()
+	case !gone:
+		x.extend() // for what the server has not sent yet
+	}
+	took := time.Since(x.info.Start)
+	received := x.in.read.Load()
+	g.metrics.inFlight.Dec()
+	g.metrics.received.Add(float64(received))
+	g.metrics.sent.Add(float64(x.written))
+	if gone {
+		g.metrics.clientGone.Inc()
+	}
+	route := x.info.Route
+	if route == "" {
+		route = "none"
+	}
+	g.metrics.observe(label{route, methodLabel(r.Method), statusLabel(status)}, took)
+	if g.settings.AccessLog && (route != "healthz" && route != "readyz" || status != http.StatusOK) {
+		g.logAccess(x, r, status, received, took, gone)
+	}
+	if cut {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// recovered answers a request that ended in a panic, or says that its connection is to be cut.
+func (g *Gateway) recovered(x *exchange, r *http.Request, p any) (cut bool) {
+	if p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+		g.metrics.panics.Inc()
+		g.log.Error("a request ended in a panic", "panic", fmt.Sprint(p), "method", r.Method, "path", shown(r.URL.Path),
+			"request_id", x.info.ID, "stack", string(debug.Stack()))
+		if x.status == 0 {
+			gateway.Fail(x, r, gateway.NewProblem(http.StatusInternalServerError, "the gateway failed: its log says why"))
+			return false
+		}
+	}
+	if x.status == 0 {
+		x.status = http.StatusInternalServerError
+	}
+	return !x.hijacked
+}
+
+// isGone says whether the client went away before it had the whole answer.
+func (g *Gateway) isGone(x *exchange, r *http.Request) bool {
+	if x.hijacked || errors.Is(context.Cause(r.Context()), errDrained) {
+		return false
+	}
+	return x.failed || x.status == gateway.ClientClosed || r.Context().Err() != nil
+}
+
+// logAccess writes the line of a request. What comes from strangers is in attributes, which handlers quote.
+func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received int64, took time.Duration, gone bool) {
+	if !g.log.Enabled(r.Context(), slog.LevelInfo) {
+		return
+	}
+	client := "unknown"
+	if x.info.Client.IsValid() {
+		client = x.info.Client.String()
+	}
+	attrs := [...]slog.Attr{
+		slog.String("method", methodShown(r.Method)), slog.String("host", x.info.Host), slog.String("path", shown(r.URL.Path)),
+		slog.Int("status", status), slog.Duration("took", took), slog.Int64("received", received), slog.Int64("sent", x.written),
+		slog.String("client", client), slog.String("route", x.info.Route), slog.String("request_id", x.info.ID),
+		slog.Bool("client_gone", gone),
+	}
+	list := attrs[:]
+	if !gone {
+		list = list[:len(list)-1]
+	}
+	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request", list...)
+}
+
+// methodShown keeps a made-up method from filling the log.
+func methodShown(method string) string { return method[:min(len(method), 20)] }
+
+func shown(path string) string {
+	if len(path) > shownPath {
+		return path[:shownPath] + "…"
+	}
+	return path
+}
+
+func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) { sayState(w, r, nil) }
+
+func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) { sayState(w, r, g.Ready()) }
+
+// sayState answers those who ask whether to send requests here.
+func sayState(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		gateway.Fail(w, r, gateway.NewProblem(http.StatusMethodNotAllowed, "this path is asked with GET"))
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		gateway.Fail(w, r, gateway.NewProblem(http.StatusServiceUnavailable, "%v", err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok\n")
+}

@@ -1,0 +1,277 @@
+// Package httpd is the gateway as a process: listeners, TLS, limits, what is logged and counted, and stopping in order. The
+// command micro gateway runs it. A program of one's own, which links plugins of one's own, is
+//
+//	func main() {
+//		if err := httpd.Run(); err != nil {
+//			log.Fatal(err)
+//		}
+//	}
+//
+// beside a plugins.go with blank imports, such as _ "github.com/plugmicro/micro/gateway/ipallow". It takes the flags,
+// environment and file that micro gateway takes.
+//
+// There are two addresses. The one for everybody passes requests through the middlewares to the services; only /healthz and
+// /readyz are answered before. The one for those who run the gateway has /metrics, /healthz, /readyz, /openapi.json, and the
+// page for people at /; by default only this machine reaches it.
+package httpd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/gateway/clientip"
+	"github.com/plugmicro/micro/internal/loglimit"
+)
+
+// Gateway is one that runs.
+type Gateway struct {
+	settings Settings
+	log      *slog.Logger
+	who      *clientip.Resolver
+	metrics  *metrics
+	backend  *backend
+	chain    http.Handler // the middlewares, and at its end the services
+
+	listener, adminListener, redirectListener net.Listener
+	public, admin, redirect                   *http.Server // the last two may be nil
+
+	stopping  atomic.Bool
+	cut       context.CancelCauseFunc // ends the contexts of all requests
+	hijackers tracker
+	failed    chan error
+	unknown   loglimit.Limit // clients
+}
+
+// Addr is where the gateway listens.
+func (g *Gateway) Addr() string { return g.listener.Addr().String() }
+
+// AdminAddr is where it tells about itself; "" if it does not.
+func (g *Gateway) AdminAddr() string {
+	if g.admin == nil {
+		return ""
+	}
+	return g.adminListener.Addr().String()
+}
+
+// Failed gets why serving ended although nobody stopped it.
+func (g *Gateway) Failed() <-chan error { return g.failed }
+
+// Ready says why requests should not be sent here; nil if they should.
+func (g *Gateway) Ready() error {
+	if g.stopping.Load() {
+		return errors.New("the gateway is stopping")
+	}
+	return g.backend.ready()
+}
+
+// open opens the listeners, so that what is wrong with them is told before anything is served.
+func (g *Gateway) open(oneMachine bool) (config *tls.Config, challenge func(http.Handler) http.Handler, err error) {
+	config, manager, err := g.settings.tlsConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	address := g.settings.Address
+	switch {
+	case address == "" && oneMachine:
+		address = "127.0.0.1:8080"
+	case address == "":
+		address = ":8080"
+	}
+	if g.listener, err = listen("address", address); err != nil {
+		return nil, nil, err
+	}
+	if a := g.settings.AdminAddress; a != off && a != "" {
+		if g.adminListener, err = listen("admin-address", a); err != nil {
+			return nil, nil, err
+		}
+	}
+	if a := g.settings.RedirectAddress; a != "" {
+		if g.redirectListener, err = listen("redirect-address", a); err != nil {
+			return nil, nil, err
+		}
+	}
+	if manager != nil {
+		challenge = manager.HTTPHandler
+		go fetch(manager, g.settings.ACME.Hosts, g.log)
+	}
+	return config, challenge, nil
+}
+
+// serve makes the servers of the listeners and starts them.
+func (g *Gateway) serve(config *tls.Config, challenge func(http.Handler) http.Handler) {
+	base, cut := context.WithCancelCause(context.Background())
+	g.cut = cut
+	g.public = g.server(base, g)
+	g.public.TLSConfig = config
+	g.public.Protocols.SetUnencryptedHTTP2(g.settings.H2C)
+	limited := newLimiter(g.listener, g.settings.MaxConnections, g.metrics, g.log, func(full bool) { g.public.SetKeepAlivesEnabled(!full) })
+	l := g.who.Listener(limited)
+	if config != nil {
+		go g.end("address", g.public, func() error { return g.public.ServeTLS(l, "", "") })
+	} else {
+		go g.end("address", g.public, func() error { return g.public.Serve(l) })
+	}
+	if g.adminListener != nil {
+		g.admin = g.server(base, g.adminHandler())
+		g.admin.WriteTimeout = 0 // profiles and events take as long as they take
+		go g.end("admin-address", g.admin, func() error { return g.admin.Serve(g.adminListener) })
+	}
+	if g.redirectListener != nil {
+		_, port, _ := net.SplitHostPort(g.listener.Addr().String())
+		h := redirect(port)
+		if challenge != nil {
+			h = challenge(h)
+		}
+		g.redirect = g.server(base, h)
+		go g.end("redirect-address", g.redirect, func() error { return g.redirect.Serve(g.redirectListener) })
+	}
+}
+
+func (g *Gateway) server(base context.Context, h http.Handler) *http.Server {
+	s := &http.Server{
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: g.settings.HeaderTimeout,
+		ReadTimeout:       g.settings.SilentTimeout, // the first one: body gives others
+		WriteTimeout:      g.settings.SilentTimeout, // the first one: exchange gives others
+		IdleTimeout:       g.settings.IdleTimeout,
+		MaxHeaderBytes:    int(g.settings.MaxHeader),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: g.settings.SilentTimeout},
+		ErrorLog:          log.New(&errorLog{log: g.log}, "", 0),
+		Protocols:         new(http.Protocols),
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	return s
+}
+
+// end tells why a server ended.
+func (g *Gateway) end(option string, s *http.Server, serve func() error) {
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+		select {
+		case g.failed <- fmt.Errorf("%s: %w", option, err):
+		default:
+		}
+		s.Close()
+	}
+}
+
+// errorLog takes what net/http logs of connections: mostly what strangers did.
+type errorLog struct {
+	log   *slog.Logger
+	limit loglimit.Limit
+}
+
+func (e *errorLog) Write(p []byte) (int, error) {
+	e.limit.Warn(e.log, "connection failed", "error", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// closeListeners is for a start that failed.
+func (g *Gateway) closeListeners() {
+	for _, l := range []net.Listener{g.listener, g.adminListener, g.redirectListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// cutShare is which part of DrainTimeout those have to end who are told that it is over.
+const cutShare = 10
+
+// Stop stops the gateway: /readyz says no; for StopDelay all goes on, but for connections, which end with their answer; no more
+// connections are taken; requests that run may finish, and streams go on, until DrainTimeout is nearly over, when their
+// contexts end; what is still there at the end of it, or of ctx, is cut off, which is an error. It does not close the
+// plugins, which are the Host's.
+func (g *Gateway) Stop(ctx context.Context) error {
+	if g.stopping.Swap(true) {
+		return nil
+	}
+	g.log.Info("stopping: requests that run may finish", "limit", g.settings.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, g.settings.DrainTimeout)
+	defer cancel()
+	wait(ctx, g.settings.StopDelay)
+	nearly := time.AfterFunc(g.settings.DrainTimeout-g.settings.StopDelay-g.settings.DrainTimeout/cutShare, func() { g.cut(errDrained) })
+	defer nearly.Stop()
+	err := shutDown(ctx, g.redirect)
+	err = errors.Join(err, shutDown(ctx, g.public), g.hijackers.wait(ctx))
+	g.cut(errDrained) // of the page, which would follow events for ever
+	err = errors.Join(err, shutDown(ctx, g.admin))
+	if err != nil {
+		err = fmt.Errorf("stop: requests were cut off when %s had passed, which is the drain-timeout", g.settings.DrainTimeout)
+	}
+	err = errors.Join(err, g.backend.Close())
+	if err == nil {
+		g.log.Info("stopped")
+	}
+	return err
+}
+
+func shutDown(ctx context.Context, s *http.Server) error {
+	if s == nil {
+		return nil
+	}
+	err := s.Shutdown(ctx)
+	if err != nil {
+		s.Close()
+	}
+	return err
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// register has the middlewares' counters collected.
+func (g *Gateway) register(chain []gateway.Middleware) error {
+	for _, m := range chain {
+		if c, ok := m.(prometheus.Collector); ok {
+			if err := g.metrics.registry.Register(c); err != nil {
+				return fmt.Errorf("the metrics of middleware %T: %w", m, err)
+			}
+		}
+	}
+	return nil
+}
+
+// chainOf puts the middlewares before the end: the first one is the outermost.
+func chainOf(all []gateway.Middleware, end http.Handler) http.Handler {
+	for i := len(all) - 1; i >= 0; i-- {
+		end = all[i].Handler(end)
+	}
+	return end
+}
+
+func newResolver(s Settings, log *slog.Logger) (*clientip.Resolver, error) {
+	who, err := clientip.New(s.Settings)
+	if err == nil {
+		who.Log = log
+	}
+	return who, err
+}
+
+// warnOfAdmin tells of an admin address that others reach.
+func (g *Gateway) warnOfAdmin() {
+	if g.admin == nil {
+		return
+	}
+	addr, ok := g.adminListener.Addr().(*net.TCPAddr)
+	if ok && !addr.IP.IsLoopback() {
+		g.log.Warn("others than this machine reach the admin address, and who reaches it can call every service", "address", addr.String())
+	}
+}
