@@ -91,6 +91,14 @@ func (c *conn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// CloseWrite is what net/http looks for, so that the client reads the answer before the end.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Raw().(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
 func (c *Resolver) logRefused(p *proxyproto.Conn, err error) {
 	var network net.Error
 	if errors.Is(err, io.EOF) || errors.As(err, &network) {
