@@ -68,7 +68,7 @@ func Start(t tracer.Tracer, r *http.Request) (*http.Request, *Span) {
 	info := gateway.Of(r)
 	ctx := t.Extract(r.Context(), func(key string) string { return strings.Join(r.Header.Values(key), ",") })
 	s := &Span{method: method(r.Method), info: info}
-	ctx, s.span = t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(ctx, s.method,
+	ctx, s.span = t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(ctx, name(s.method),
 		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(s.served(r)...))
 	return r.WithContext(context.WithValue(ctx, tracerKey{}, t)), s
 }
@@ -103,7 +103,7 @@ func Forward(r *http.Request) (*http.Request, *Span) {
 	target := *r.URL
 	target.User, target.RawQuery, target.Fragment = nil, "", ""
 	attrs := appendHost([]attribute.KeyValue{keyMethod.String(s.method), keyURL.String(bounded(target.String()))}, target.Hostname(), target.Host)
-	ctx, span := t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(r.Context(), s.method,
+	ctx, span := t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(r.Context(), name(s.method),
 		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
 	s.span = span
 	r = r.Clone(ctx)
@@ -151,7 +151,7 @@ func (s *Span) describeEnd(status int, bytes int64, err error) {
 		failed = 400
 	} else if s.info.Route != "" {
 		s.span.SetAttributes(keyRoute.String(s.info.Route))
-		s.span.SetName(s.method + " " + s.info.Route)
+		s.span.SetName(name(s.method) + " " + s.info.Route)
 	}
 	switch {
 	case err != nil:
@@ -187,7 +187,17 @@ func method(m string) string {
 	case slices.Contains(methods, m):
 		return m
 	}
-	return "_OTHER"
+	return other
+}
+
+// other is what the conventions call a method that they do not know; the name of its span begins with HTTP.
+const other = "_OTHER"
+
+func name(method string) string {
+	if method == other {
+		return "HTTP"
+	}
+	return method
 }
 
 func bounded(text string) string {
