@@ -107,6 +107,9 @@ func (s *Settings) Open(ctx context.Context, logger *slog.Logger, opts ...HostOp
 	return h
 }
 
+// Settings are what the host was made of, to be shown.
+func (h *Host) Settings() *Settings { return h.settings }
+
 // Env is for code that is no plugin but needs them: a test that calls a factory itself, for example.
 func (h *Host) Env() *Env { return &Env{host: h} }
 

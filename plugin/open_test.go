@@ -410,7 +410,9 @@ func TestPluginsKnowTheirProgram(t *testing.T) {
 	s, err := NewLoader(c).Load(nil)
 	require.NoError(t, err)
 	shop := Program{Name: "shop", Version: "1.2.0", ID: "shop-7"}
-	_, err = Open[alpha](s.Open(t.Context(), nil, OpenedBy(shop)))
+	h := s.Open(t.Context(), nil, OpenedBy(shop))
+	require.Same(t, s, h.Settings())
+	_, err = Open[alpha](h)
 	require.NoError(t, err)
 	require.Equal(t, shop, got)
 	require.Zero(t, new(Env).Program(), "a test that calls a factory itself")
