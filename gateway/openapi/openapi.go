@@ -157,34 +157,24 @@ func said(versions []*registry.Service) string {
 }
 
 func (d *document) endpoint(e *endpoint) {
-	path := pathOf(e.service, e.name)
+	path := Path(e.service, e.name)
 	if path == "" || d.paths[path] != nil {
 		d.called = append(d.called, e.call())
 		return
 	}
-	item := make(object)
 	id := e.service + "." + e.name
-	if !e.only("both", "client") {
-		item["post"] = e.operation(d.ids.take(id), object{"requestBody": e.body()})
-		if parameters, ok := e.query(); ok {
-			item["get"] = e.operation(d.ids.take(id+".get"), object{"parameters": parameters})
-		}
+	item := object{"post": e.operation(d.ids.take(id), object{"requestBody": e.body(), "parameters": []object{timeout}})}
+	if parameters, ok := e.query(); ok {
+		item["get"] = e.operation(d.ids.take(id+".get"), object{"parameters": append(parameters, timeout)})
 	}
-	if e.streams["both"] || e.streams["client"] {
+	if e.takesStream() {
 		d.webSocket(item, e, id)
 	}
 	d.paths[path] = item
 }
 
-// only says whether all versions stream in one of these ways.
-func (e *endpoint) only(ways ...string) bool {
-	for way := range e.streams {
-		if !slices.Contains(ways, way) {
-			return false
-		}
-	}
-	return true
-}
+// takesStream says whether some version takes a stream of requests.
+func (e *endpoint) takesStream() bool { return e.streams["client"] || e.streams["both"] }
 
 // call is what /v1/rpc takes to call it.
 func (e *endpoint) call() object {
@@ -230,12 +220,32 @@ func (e *endpoint) operation(id string, more object) object {
 }
 
 func (e *endpoint) body() object {
-	content := object{"application/json": object{"schema": schemas(e.requests)}}
-	if e.proto() {
-		content["application/protobuf"] = object{}
+	content := make(object)
+	if e.streams[""] || e.streams["server"] {
+		content["application/json"] = object{"schema": schemas(e.requests)}
+		e.asIs(content, e.requests)
+	}
+	if e.takesStream() {
+		content[ndjson] = items(schemas(e.requests))
 	}
 	return object{"required": true, "content": content}
 }
+
+// asIs adds the content types in which the body of a call is no JSON.
+func (e *endpoint) asIs(content object, bodies []field) {
+	if !e.streams[""] {
+		return
+	}
+	if e.proto() {
+		content["application/protobuf"] = object{}
+	}
+	if slices.ContainsFunc(bodies, func(f field) bool { return f.typ == "bytes" }) {
+		content["application/octet-stream"] = object{}
+	}
+}
+
+// items describes a stream: the text of a whole one has no schema in OpenAPI 3.1.
+func items(of object) object { return object{"schema": object{"type": "string"}, "x-itemSchema": of} }
 
 // proto says whether the messages are protobuf's, which can be sent as such.
 func (e *endpoint) proto() bool {
@@ -250,6 +260,9 @@ func (e *endpoint) proto() bool {
 // query describes the fields of the request as parameters, if they can be written so in all versions.
 func (e *endpoint) query() ([]object, bool) {
 	byName := make(map[string][]object)
+	if e.takesStream() {
+		return nil, false
+	}
 	for _, r := range e.requests {
 		if r.message == nil || r.message.name != r.typ || !r.message.flat() {
 			return nil, false
@@ -270,13 +283,11 @@ func (e *endpoint) answers() object {
 	answer := schemas(e.responses)
 	if e.streams[""] || e.streams["client"] {
 		content["application/json"] = object{"schema": answer}
-		if e.proto() {
-			content["application/protobuf"] = object{}
-		}
+		e.asIs(content, e.responses)
 	}
 	if e.streams["server"] || e.streams["both"] {
-		content[eventStream] = object{"schema": object{"type": "string"}, "x-itemSchema": answer}
-		content[ndjson] = object{"schema": object{"type": "string"}, "x-itemSchema": answer}
+		content[eventStream] = items(answer)
+		content[ndjson] = items(answer)
 	}
 	return object{"200": object{"description": "The answer", "content": content}, "default": object{"$ref": "#/components/responses/Problem"}}
 }
@@ -284,17 +295,15 @@ func (e *endpoint) answers() object {
 // webSocket notes what OpenAPI has no words for.
 func (d *document) webSocket(item object, e *endpoint, id string) {
 	item["x-websocket"] = object{"send": schemas(e.requests), "receive": schemas(e.responses)}
-	if item["get"] == nil {
-		item["get"] = object{
-			"operationId": d.ids.take(id + ".websocket"),
-			"summary":     e.name,
-			"description": "A WebSocket: each message is one item of the stream, as JSON. See x-websocket.",
-			"tags":        []string{e.service},
-			"responses": object{
-				"101":     object{"description": "The stream begins"},
-				"default": object{"$ref": "#/components/responses/Problem"},
-			},
-		}
+	item["get"] = object{
+		"operationId": d.ids.take(id + ".websocket"),
+		"summary":     e.name,
+		"description": "A WebSocket: each message is one item of the stream, as JSON; an empty one ends the requests. See x-websocket.",
+		"tags":        []string{e.service},
+		"responses": object{
+			"101":     object{"description": "The stream begins"},
+			"default": object{"$ref": "#/components/responses/Problem"},
+		},
 	}
 }
 
@@ -325,6 +334,7 @@ func (d *document) rpc() {
 		"operationId": "rpc",
 		"summary":     "Calls an endpoint by name",
 		"tags":        []string{"any endpoint"},
+		"parameters":  []object{timeout},
 		"requestBody": object{"required": true, "content": object{"application/json": object{"schema": body}}},
 		"responses": object{
 			"200": object{"description": "The answer, or a stream of them", "content": object{
@@ -345,6 +355,10 @@ func (d *document) object(info Info) object {
 		"paths":   d.paths,
 		"tags":    d.tags,
 		"components": object{
+			"parameters": object{"Timeout": object{
+				"name": "X-Request-Timeout", "in": "header", "schema": object{"type": "string"},
+				"description": "the time for the call: 1.5s, 250ms or a number of seconds",
+			}},
 			"schemas": d.schemas,
 			"responses": object{"Problem": object{
 				"description": "What went wrong (RFC 9457)",
@@ -363,6 +377,9 @@ func (d *document) object(info Info) object {
 	}
 	return doc
 }
+
+// timeout is a parameter of all calls.
+var timeout = object{"$ref": "#/components/parameters/Timeout"}
 
 // problem is gateway.Problem.
 var problem = object{

@@ -123,7 +123,7 @@ func TestOneService(t *testing.T) {
 	require.Equal(t, true, hello.Post.Extensions["x-idempotent"])
 	require.NotNil(t, hello.Post.Responses.Default())
 	require.Equal(t, "#/components/schemas/greeter.HelloRequest", hello.Post.RequestBody.Value.Content["application/json"].Schema.Ref)
-	require.Len(t, hello.Get.Parameters, 3)
+	require.Len(t, hello.Get.Parameters, 4, "three fields and the timeout")
 	require.True(t, hello.Get.Parameters.GetByInAndName("query", "Tags").Schema.Value.Type.Is("array"))
 
 	many := doc.Paths.Value("/greeter/many")
@@ -133,7 +133,7 @@ func TestOneService(t *testing.T) {
 	require.NotNil(t, many.Get, "an EventSource can only GET")
 
 	chat := doc.Paths.Value("/greeter/chat")
-	require.Nil(t, chat.Post)
+	require.NotNil(t, chat.Post.RequestBody.Value.Content["application/x-ndjson"])
 	require.Contains(t, chat.Extensions, "x-websocket")
 	require.NotNil(t, chat.Get.Responses.Value("101"))
 	require.Len(t, doc.Components.Schemas, 3, "the same message of several endpoints is one component")
@@ -245,7 +245,7 @@ func TestVersions(t *testing.T) {
 	content := hello.Post.Responses.Value("200").Value.Content
 	require.Len(t, content, 3, "one of them streams")
 	require.True(t, content["application/json"].Schema.Value.Type.Is("string"), "the same answer is there once")
-	require.Len(t, hello.Get.Parameters, 2)
+	require.Len(t, hello.Get.Parameters, 3)
 }
 
 func TestWhatHasNoShortPath(t *testing.T) {
@@ -256,9 +256,11 @@ func TestWhatHasNoShortPath(t *testing.T) {
 		}
 		return s
 	}
-	doc := document(t, odd("a b", "A.B"), odd("plain", "nodot", "Three.Part.Name", "lower.case", "Plain.OK"), odd("v1", "Foo.Bar", "V1.Rpc"),
-		odd("_internal", "Internal.Secret"), odd("foo", "Foo.Call", "Say.SayHello", "Foo.HTTPGet"), odd("go.foo", "Foo.Bar"), odd("v2.foo", "Foo.Bar"))
-	require.Equal(t, []string{"/foo", "/foo/HTTPGet", "/foo/say/say-hello", "/go/foo/foo/bar", "/plain/OK", "/v1/rpc", "/v2/foo/bar"}, paths(doc))
+	doc := document(t, odd("a b", "A.B"), odd("plain", "nodot", "Three.Part.Name", "lower.case", "Plain.OK", "Plain.{id}"), odd("v1", "Foo.Bar", "V1.Rpc"),
+		odd("_internal", "Internal.Secret"), odd("foo", "Foo.Call", "Say.SayHello", "Foo.HTTPGet"), odd("go.foo", "Foo.Bar"), odd("v2.foo", "Foo.Bar"),
+		odd("healthz", "Healthz.Call"))
+	require.Equal(t, []string{"/foo", "/foo/HTTPGet", "/foo/say/say-hello", "/go/foo/foo/bar", "/healthz/call", "/plain/OK", "/plain/Three.Part.Name",
+		"/plain/lower.case", "/v1/Foo.Bar", "/v1/V1.Rpc", "/v1/rpc", "/v2/foo/bar"}, paths(doc))
 	body := doc.Paths.Value("/v1/rpc").Post.RequestBody.Value.Content["application/json"].Schema.Value
 	var called []string
 	for _, s := range body.AnyOf {
@@ -266,7 +268,7 @@ func TestWhatHasNoShortPath(t *testing.T) {
 			called = append(called, fmt.Sprint(p["service"].Value.Const, " ", p["endpoint"].Value.Const))
 		}
 	}
-	require.Equal(t, []string{"a b A.B", "plain Three.Part.Name", "plain lower.case", "plain nodot", "v1 Foo.Bar", "v1 V1.Rpc"}, called)
+	require.Equal(t, []string{"a b A.B", "plain Plain.{id}", "plain nodot"}, called)
 	data, err := json.Marshal(doc)
 	require.NoError(t, err)
 	require.NotContains(t, string(data), "nternal.Secret")
@@ -323,7 +325,7 @@ func TestHostileRegistrations(t *testing.T) {
 	doc := document(t, services...)
 	seen := make(map[string]bool)
 	for path, item := range doc.Paths.Map() {
-		require.Regexp(t, `^[A-Za-z0-9/_~-]+$`, path)
+		require.Regexp(t, `^[A-Za-z0-9/_~.-]+$`, path)
 		for _, op := range item.Operations() {
 			require.False(t, seen[op.OperationID], op.OperationID)
 			seen[op.OperationID] = true

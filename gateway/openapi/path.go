@@ -2,35 +2,38 @@ package openapi
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // RPC is the path at which every endpoint can be called: the body names it.
 const RPC = "/v1/rpc"
 
-// segment is what a short path is made of here; the gateway takes more.
-var segment = regexp.MustCompile(`^[A-Za-z0-9_~][A-Za-z0-9_~-]*$`)
+// reserved are the paths that the gateway answers itself.
+var reserved = []string{RPC, "/healthz", "/readyz", "/openapi.json"}
 
-var version = regexp.MustCompile(`^v[0-9]+$`)
+var (
+	// segment is what a path is made of here; the gateway takes more.
+	segment = regexp.MustCompile(`^[A-Za-z0-9_~][A-Za-z0-9_~-]*$`)
+	// exact is a name that the gateway takes as it is, as the last segment.
+	exact   = regexp.MustCompile(`^[A-Za-z0-9_~-]+(\.[A-Za-z0-9_~-]+)+$`)
+	version = regexp.MustCompile(`^v[0-9]+$`)
+)
 
-// pathOf is the short path that leads to an endpoint: the rules of package rpc, read backwards. "" if there is none.
-func pathOf(service, endpoint string) string {
-	receiver, method, ok := strings.Cut(endpoint, ".")
-	if !ok {
+// Path is the shortest path that leads to an endpoint: the rules of package rpc, read backwards. It is "" for names that
+// are better not written in a path.
+func Path(service, endpoint string) string {
+	parts := strings.Split(service, ".")
+	if slices.ContainsFunc(parts, func(p string) bool { return !segment.MatchString(p) }) || !exact.MatchString(endpoint) {
 		return ""
 	}
-	parts := strings.Split(service, ".")
-	for _, p := range append([]string{receiver, method}, parts...) {
-		if !segment.MatchString(p) {
-			return ""
-		}
-	}
+	receiver, method, _ := strings.Cut(endpoint, ".")
 	for _, path := range candidates(parts, kebab(receiver), kebab(method)) {
-		if s, e, ok := target(path); ok && s == service && e == endpoint && path != RPC {
+		if s, e := target(path); s == service && e == endpoint && !strings.Contains(method, ".") && !slices.Contains(reserved, path) {
 			return path
 		}
 	}
-	return ""
+	return "/" + strings.Join(parts, "/") + "/" + endpoint
 }
 
 // candidates are the paths that could lead there, the shortest first.
@@ -59,17 +62,17 @@ func kebab(name string) string {
 }
 
 // target is what package rpc makes of a path.
-func target(path string) (service, endpoint string, ok bool) {
+func target(path string) (service, endpoint string) {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	switch n := len(parts); {
 	case n == 1:
-		return parts[0], camel(parts[0]) + ".Call", true
+		return parts[0], camel(parts[0]) + ".Call"
 	case n == 2:
-		return parts[0], camel(parts[0]) + "." + camel(parts[1]), true
+		return parts[0], camel(parts[0]) + "." + camel(parts[1])
 	case n == 3 && version.MatchString(parts[0]):
-		return parts[0] + "." + parts[1], camel(parts[1]) + "." + camel(parts[2]), true
+		return parts[0] + "." + parts[1], camel(parts[1]) + "." + camel(parts[2])
 	default:
-		return strings.Join(parts[:n-2], "."), camel(parts[n-2]) + "." + camel(parts[n-1]), true
+		return strings.Join(parts[:n-2], "."), camel(parts[n-2]) + "." + camel(parts[n-1])
 	}
 }
 
