@@ -42,6 +42,7 @@ type Options struct {
 	Propagator propagation.TextMapPropagator // nil: W3C's traceparent, tracestate and baggage
 	IDs        sdktrace.IDGenerator          // nil: random
 	Batching   Batching                      // zero fields get their defaults
+	Timeout    time.Duration                 // of one export, whatever the exporter makes of it; 0: 30 s
 }
 
 // Sampling is embedded in the settings of a plugin.
@@ -123,7 +124,7 @@ func New(env *plugin.Env, o Options) (*Tracer, error) {
 	if o.Propagator == nil {
 		o.Propagator = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	}
-	q := newQueue(o.Exporter, b, env.Logger())
+	q := newQueue(o.Exporter, b, cmp.Or(o.Timeout, 30*time.Second), env.Logger())
 	opts := []sdktrace.TracerProviderOption{sdktrace.WithSpanProcessor(q), sdktrace.WithSampler(o.Sampler), sdktrace.WithResource(of)}
 	if o.IDs != nil {
 		opts = append(opts, sdktrace.WithIDGenerator(o.IDs))

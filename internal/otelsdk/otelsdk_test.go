@@ -191,6 +191,29 @@ func TestOutageIsToldOfOnce(t *testing.T) {
 	})
 }
 
+func TestExportsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReceiver()
+		r.hang = true
+		tr, log := open(t, Options{Exporter: r, Timeout: 3 * time.Second})
+		spans(tr, 1)
+		time.Sleep(4 * time.Second)
+		require.Zero(t, tr.Dropped())
+		time.Sleep(2 * time.Second)
+		require.EqualValues(t, 1, tr.Dropped(), log)
+		require.NoError(t, tr.Close())
+	})
+}
+
+func TestALongErrorIsCut(t *testing.T) {
+	r := newReceiver()
+	r.fail = errors.New(strings.Repeat("ü", 10_000))
+	tr, log := open(t, Options{Exporter: r})
+	spans(tr, 1)
+	require.NoError(t, tr.Close())
+	require.Less(t, log.Len(), 1000)
+}
+
 func TestOfABatchSomeMayBeLost(t *testing.T) {
 	r := newReceiver()
 	r.fail = &Lost{Spans: 2, Err: errors.New("too large")}

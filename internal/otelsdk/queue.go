@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,18 +26,15 @@ type queue struct {
 
 var _ sdktrace.SpanProcessor = (*queue)(nil)
 
-func newQueue(to sdktrace.SpanExporter, b Batching, log *slog.Logger) *queue {
+func newQueue(to sdktrace.SpanExporter, b Batching, timeout time.Duration, log *slog.Logger) *queue {
 	q := &queue{max: int64(b.QueueSize), losses: losses{log: log}}
 	q.full = fmt.Errorf("%d spans wait, which is the queue-size: what they are sent to does not keep up", q.max)
 	q.out = &exporter{to: to, queue: q, shut: make(chan struct{})}
 	q.out.ctx, q.out.giveUp = context.WithCancelCause(context.Background())
 	q.batches = sdktrace.NewBatchSpanProcessor(q.out, sdktrace.WithMaxQueueSize(b.QueueSize),
-		sdktrace.WithMaxExportBatchSize(b.BatchSize), sdktrace.WithBatchTimeout(b.BatchDelay), sdktrace.WithExportTimeout(exportTimeout))
+		sdktrace.WithMaxExportBatchSize(b.BatchSize), sdktrace.WithBatchTimeout(b.BatchDelay), sdktrace.WithExportTimeout(timeout))
 	return q
 }
-
-// exportTimeout is for exporters that have no limit of their own.
-const exportTimeout = 30 * time.Second
 
 // OnStart implements sdktrace.SpanProcessor.
 func (q *queue) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
@@ -151,8 +149,17 @@ func (l *losses) add(n int, err error) {
 	l.last = now
 	if l.since.IsZero() {
 		l.since = now
-		l.log.Warn("spans are lost until this is over", "error", err)
+		l.log.Warn("spans are lost until this is over", "error", short(err))
 	}
+}
+
+// short is the text of an error, without most of what a receiver wrote into it.
+func short(err error) string {
+	text := err.Error()
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[:500], "") + "…"
+	}
+	return text
 }
 
 func (l *losses) sent() {
