@@ -11,14 +11,20 @@ import (
 // RequireEnv is the environment variable that makes a missing server a failure.
 const RequireEnv = "MICRO_REQUIRE_SERVERS"
 
-// need returns the path of what a server is started from, if it is there. If not, the test is skipped with a loud line,
-// which the summary of `make test` counts; with MICRO_REQUIRE_SERVERS=1 it fails.
+// need returns the path of what a server is started from, if it is there; if not, the test is missing it.
 func need(t testing.TB, server, path string) string {
 	t.Helper()
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	line := fmt.Sprintf("NO REAL SERVER: %s is not installed, so %s does not run. `make servers` installs it.", server, t.Name())
+	missing(t, server, "`make servers` installs it.")
+	return ""
+}
+
+// missing skips the test with a loud line, which the summary of `make test` counts; with MICRO_REQUIRE_SERVERS=1 it fails.
+func missing(t testing.TB, server, advice string) {
+	t.Helper()
+	line := fmt.Sprintf("NO REAL SERVER: %s is not installed, so %s does not run. %s", server, t.Name(), advice)
 	if os.Getenv(RequireEnv) == "1" {
 		t.Fatalf("%s (%s=1 makes that a failure)", line, RequireEnv)
 	}
@@ -26,7 +32,6 @@ func need(t testing.TB, server, path string) string {
 		note(skips, line)
 	}
 	t.Skip(line)
-	return ""
 }
 
 // note adds a line to the file from which `make test` makes its summary.
