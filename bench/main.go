@@ -38,6 +38,7 @@ var sections = []struct {
 	{"memory", measureMemory},
 	{"kernel", measureKernel},
 	{"start", measureStart},
+	{"gateway", measureGateway},
 	{"servers", measureServers},
 }
 
@@ -56,6 +57,11 @@ func run(args []string) error {
 	s, err := parse(args)
 	if err != nil {
 		return err
+	}
+	if s.profiles != "" {
+		if err := os.MkdirAll(s.profiles, 0o755); err != nil {
+			return err
+		}
 	}
 	r := newReport(os.Stdout)
 	for _, section := range sections {
@@ -84,6 +90,16 @@ func play(role string, args []string) error {
 		return serviceRole(args[0])
 	case role == "kernel" && len(args) == 1:
 		return kernelRole(args[0])
+	case role == "http-client" && len(args) == 2:
+		return httpClientRole(args[0], args[1])
+	case role == "canned" && len(args) == 0:
+		return cannedRole()
+	case role == "greeter" && len(args) == 0:
+		return greeterRole()
+	case role == "gateway":
+		return profiled(func() error { return gatewayRole(args) })
+	case role == "reverseproxy" && len(args) == 3:
+		return profiled(func() error { return reverseProxyRole(args[0], args[1], args[2]) })
 	}
 	return fmt.Errorf("unexpected argument %q: run it with flags only, -h lists them", role)
 }

@@ -51,6 +51,15 @@ type process struct {
 
 // start starts this program in a role. env is added to the environment.
 func start(env []string, role ...string) (*process, error) {
+	return startBy((*exec.Cmd).Start, env, role...)
+}
+
+// startAt starts it on some of the processors.
+func startAt(cpus []int, env []string, role ...string) (*process, error) {
+	return startBy(func(cmd *exec.Cmd) error { return startOn(cpus, cmd) }, env, role...)
+}
+
+func startBy(run func(*exec.Cmd) error, env []string, role ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -66,7 +75,7 @@ func start(env []string, role ...string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := run(cmd); err != nil {
 		return nil, err
 	}
 	return &process{cmd, in, json.NewDecoder(out), json.NewEncoder(in)}, nil
@@ -102,17 +111,11 @@ func (p *process) stop() error {
 
 // answerAll is the life of a server or client process. profile is a file for its CPU profile, or "".
 func answerAll(caller func(int) echoFunc, profile string) error {
-	if profile != "" {
-		f, err := os.Create(profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := startProfile(profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
 		var q question
@@ -129,6 +132,22 @@ func answerAll(caller func(int) echoFunc, profile string) error {
 			return err
 		}
 	}
+}
+
+// startProfile writes a CPU profile to a file until stop; to "" it writes none.
+func startProfile(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	stop = func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
+	return stop, pprof.StartCPUProfile(f)
 }
 
 func (q question) answer(caller func(int) echoFunc) (*answer, error) {
@@ -190,18 +209,7 @@ type pair struct {
 
 // startPair starts them. profiles is a directory for their CPU profiles, or "".
 func startPair(c *contender, profiles string) (*pair, error) {
-	if profiles != "" {
-		if err := os.MkdirAll(profiles, 0o755); err != nil {
-			return nil, err
-		}
-	}
-	file := func(side string) string {
-		if profiles == "" {
-			return ""
-		}
-		return fmt.Sprintf("%s/%s.%s.prof", profiles, strings.NewReplacer(", ", "-", " ", "-").Replace(c.name), side)
-	}
-	server, err := start(nil, "server", c.name, file("server"))
+	server, err := start(nil, "server", c.name, profileFile(profiles, c.name, "server"))
 	if err != nil {
 		return nil, err
 	}
@@ -209,11 +217,18 @@ func startPair(c *contender, profiles string) (*pair, error) {
 	if err != nil {
 		return nil, errors.Join(err, server.stop())
 	}
-	client, err := start(nil, "client", c.name, a.Addr, file("client"))
+	client, err := start(nil, "client", c.name, a.Addr, profileFile(profiles, c.name, "client"))
 	if err != nil {
 		return nil, errors.Join(err, server.stop())
 	}
 	return &pair{c, server, client}, nil
+}
+
+func profileFile(dir, name, side string) string {
+	if dir == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s/%s.%s.prof", dir, strings.NewReplacer(", ", "-", " ", "-", "/", "-").Replace(name), side)
 }
 
 func (p *pair) stop() error { return errors.Join(p.client.stop(), p.server.stop()) }

@@ -25,6 +25,7 @@ type report struct {
 	Starts      []time.Duration `json:",omitempty"` // of service processes, to the first answer
 	Servers     metrics         `json:",omitempty"` // of the plugins' own benchmarks
 	Checks      []check
+	Unmeasured  []string `json:",omitempty"` // contenders that are not here, and how to get them
 
 	out io.Writer
 }
@@ -98,6 +99,27 @@ func (r *report) add(c *comparison) {
 	w.Flush()
 }
 
+// addProxies prints a comparison of proxies: what their client does is not theirs.
+func (r *report) addProxies(c *comparison) {
+	r.Comparisons = append(r.Comparisons, c)
+	w := r.section(c.Title)
+	fmt.Fprint(w, "\trequests/s\tCPU µs/request\tbusy %\tp50 µs\tp99 µs\t")
+	for _, name := range c.Against {
+		fmt.Fprintf(w, "/ %s\tby CPU\t", name)
+	}
+	fmt.Fprintln(w)
+	for _, s := range c.Series {
+		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t%.0f\t%.0f\t%.0f\t", s.Name, s.median(perSecond), s.median(serverCPU), s.median(busy), s.median(p50), s.median(p99))
+		for _, name := range c.Against {
+			if c.find(name) != nil {
+				fmt.Fprintf(w, "%.2f\t%.2f\t", c.ratio(s.Name, name, perSecond), 1/c.ratio(s.Name, name, serverCPU))
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+}
+
 // section begins a table.
 func (r *report) section(title string) *tabwriter.Writer {
 	fmt.Fprintf(r.out, "\n%s\n", title)
@@ -114,6 +136,9 @@ func (r *report) printChecks() {
 			missed++
 		}
 		fmt.Fprintf(r.out, "  %s  %s: %.4g, target %s\n", verdict, c.What, c.Got, strings.TrimSpace(c.Target))
+	}
+	for _, what := range r.Unmeasured {
+		fmt.Fprintf(r.out, "  not measured: %s\n", what)
 	}
 	fmt.Fprintf(r.out, "%d of %d targets met, in %s\n", len(r.Checks)-missed, len(r.Checks), time.Since(r.Began).Round(time.Second))
 }
