@@ -1,0 +1,134 @@
+package router
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+// Check says what is wrong with a file of routes, each mistake with file and line.
+func Check(file string) error {
+	_, err := read(file)
+	return err
+}
+
+func read(file string) (*document, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return parse(file, data, Config{Timeout: 30 * time.Second, IdleTimeout: 5 * time.Minute})
+}
+
+// maxShown bounds how many routes that do not match are explained.
+const maxShown = 5
+
+// Explain says in text which route of a file takes r, what becomes of it there, and what kept the nearest others from it.
+// Its error is about the file, or about r where the gateway would not let it in.
+func Explain(file string, r *http.Request) (text string, matched bool, err error) {
+	doc, err := read(file)
+	if err != nil {
+		return "", false, err
+	}
+	r = r.Clone(r.Context())
+	r.Host = cmp.Or(r.Host, r.URL.Host, "localhost")
+	r.URL.Path = cmp.Or(r.URL.Path, "/")
+	scheme := cmp.Or(r.URL.Scheme, "http")
+	host, err := gateway.Prepare(r)
+	if err != nil {
+		return "", false, fmt.Errorf("the gateway refuses the request: %w", err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s://%s%s\n", r.Method, scheme, r.Host, r.URL.RequestURI())
+	taken := newIndex(doc.routes).find(r, host, scheme == "https")
+	if taken == nil {
+		b.WriteString("no route takes it: it is for the service that its path names, or 404 with --middleware-router-only\n")
+	} else {
+		fmt.Fprintf(&b, "route %s takes it (%s:%d): %s\n", taken.name, file, taken.line, &taken.match)
+		taken.describe(&b, r)
+	}
+	explainOthers(&b, doc, taken, func(rt *route) (string, int) { return rt.match.why(r, host, scheme == "https") })
+	return b.String(), taken != nil, nil
+}
+
+// describe says what becomes of r.
+func (rt *route) describe(b *strings.Builder, r *http.Request) {
+	params := rt.match.path.values(r.URL.Path)
+	for _, name := range rt.match.path.params {
+		fmt.Fprintf(b, "  %s = %q\n", name, params[name])
+	}
+	total := 0
+	for _, t := range rt.targets {
+		total += t.weight
+	}
+	path, err := rt.rewrite.apply(r.URL.Path, valuesOf(r, params))
+	for _, t := range rt.targets {
+		b.WriteString("  to ")
+		if len(rt.targets) > 1 {
+			fmt.Fprintf(b, "(%d of %d) ", t.weight, total)
+		}
+		switch {
+		case t.service != nil:
+			fmt.Fprintf(b, "endpoint %s of service %s", t.service.Endpoint, t.service.Service)
+			if t.service.Version != "" {
+				fmt.Fprintf(b, ", version %s", t.service.Version)
+			}
+		case t.upstream != nil && err != nil:
+			fmt.Fprintf(b, "nothing: %v", err)
+		case t.upstream != nil:
+			fmt.Fprintf(b, "%s, path %s", t.upstream, path)
+		case t.redirect != nil:
+			location, err := t.redirect.location(r, params)
+			if err != nil {
+				location = err.Error()
+			}
+			fmt.Fprintf(b, "a redirect (%d) to %s", t.redirect.status, location)
+		default:
+			fmt.Fprintf(b, "an answer of %d", t.respond.status)
+		}
+		b.WriteByte('\n')
+	}
+}
+
+func (s *upstreamSpec) String() string {
+	what := strings.Join(s.urls, " or ")
+	if s.service != "" {
+		what = "the HTTP address of service " + s.service
+	}
+	if s.named {
+		return fmt.Sprintf("upstream %s (%s)", s.name, what)
+	}
+	return what
+}
+
+// explainOthers says why not those that come nearest, or what takes it first.
+func explainOthers(b *strings.Builder, doc *document, taken *route, why func(*route) (reason string, met int)) {
+	type other struct {
+		route  *route
+		reason string
+		met    int
+	}
+	var others []other
+	for _, rt := range doc.routes {
+		if rt == taken {
+			continue
+		}
+		if reason, met := why(rt); met > 0 || reason == "" {
+			others = append(others, other{rt, cmp.Or(reason, "it matches, and comes later"), met})
+		}
+	}
+	slices.SortStableFunc(others, func(a, b other) int { return cmp.Compare(b.met, a.met) })
+	for i, o := range others {
+		if i == maxShown {
+			fmt.Fprintf(b, "and %d others\n", len(others)-i)
+			break
+		}
+		fmt.Fprintf(b, "not route %s (line %d): %s\n", o.route.name, o.route.line, o.reason)
+	}
+}

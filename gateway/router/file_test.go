@@ -1,0 +1,247 @@
+package router
+
+import (
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+// TestMistakes holds that what is wrong is told with its line, and what to do about it.
+func TestMistakes(t *testing.T) {
+	route := func(lines string) string {
+		return "routes:\n- name: a\n  to: {url: http://a}\n" + lines
+	}
+	for name, c := range map[string]struct{ file, want string }{
+		"no YAML":             {"routes: [", "f:"},
+		"empty":               {"", "f:1: it is empty"},
+		"no mapping":          {"- a", "f:1: a mapping is wanted"},
+		"an unknown key":      {"routs: []", "f:1: unknown key \"routs\": did you mean routes?"},
+		"another":             {route("  prioritty: 3"), "f:4: unknown key \"prioritty\": did you mean priority?"},
+		"one like nothing":    {"xyzzyxyz: []", "known are routes, upstreams"},
+		"a key twice":         {route("  name: b"), "f:4: \"name\" is there twice"},
+		"a name twice":        {route("- name: a\n  to: {url: http://a}"), "f:4: the route a is in line 2 already"},
+		"no name":             {"routes:\n- to: {url: http://a}", "f:2: the route has no name"},
+		"a bad name":          {"routes:\n- name: a b\n  to: {url: http://a}", "f:2: \"a b\" is no name"},
+		"no target":           {"routes:\n- name: a", "f:2: the route leads nowhere"},
+		"an empty target":     {"routes:\n- name: a\n  to: []", "f:2: the route leads nowhere"},
+		"two targets in one":  {"routes:\n- name: a\n  to: {url: http://a, service_http: b}", "f:3: a target is one of"},
+		"an alias":            {"routes:\n- &a\n  name: a\n  to: {url: http://a}\n- *a", "f:5: aliases are not supported"},
+		"a number":            {route("  priority: high"), "f:4: \"high\" is not a whole number"},
+		"a duration":          {route("  timeout: 5"), "f:4: \"5\" is no duration"},
+		"a size":              {route("  max_body: many"), "f:4: \"many\" is not a size"},
+		"a null":              {route("  timeout:"), "f:4: a plain value is wanted"},
+		"a list for a value":  {route("  timeout: [1s]"), "f:4: a plain value is wanted"},
+		"a path":              {route("  match: {path: a}"), "f:4: the path \"a\" must begin with a slash"},
+		"an encoded path":     {route("  match: {path: /a%20b}"), "write it decoded"},
+		"a path not normal":   {route("  match: {prefix: /a/../b}"), "is never asked for"},
+		"two paths":           {route("  match: {prefix: /a, path: /b}"), "one of path, prefix, template and regex"},
+		"a template":          {route("  match: {template: '/a{b}'}"), "is no parameter"},
+		"a parameter twice":   {route("  match: {template: '/{b}/{b}'}"), "is there twice"},
+		"a rest in between":   {route("  match: {template: '/{b...}/c'}"), "is the last part"},
+		"a reserved name":     {route("  match: {template: '/{host}'}"), "cannot be a parameter"},
+		"a regex":             {route("  match: {regex: '('}"), "is no regular expression"},
+		"a regex of groups":   {route("  match: {regex: 'a)(b'}"), "is no regular expression"},
+		"a regex that quotes": {route("  match: {regex: '\\Qa'}"), "is no regular expression"},
+		"a host":              {route("  match: {host: A.example.com}"), "is no host"},
+		"a host with a port":  {route("  match: {host: 'a:80'}"), "is no host"},
+		"a wildcard inside":   {route("  match: {host: 'a.*.com'}"), "is no host"},
+		"an address":          {route("  match: {host: '0:0::1'}"), "write ::1"},
+		"a scheme":            {route("  match: {scheme: ftp}"), "neither http nor https"},
+		"a method":            {route("  match: {methods: get}"), "write it like GET"},
+		"a header":            {route("  match: {headers: {X_A: b}}"), "an underscore"},
+		"the host as header":  {route("  match: {headers: {Host: b}}"), "by  host:"},
+		"two conditions":      {route("  match: {headers: {A: {exact: b, prefix: c}}}"), "a condition has one of"},
+		"no condition":        {route("  match: {query: {a: {}}}"), "a condition has one of"},
+		"absent: false":       {route("  match: {query: {a: {absent: false}}}"), "write present: true"},
+		"a weight":            {"routes:\n- name: a\n  to: [{url: http://a, weight: -1}]", "f:3: \"-1\" is not a whole number"},
+		"no weight":           {"routes:\n- name: a\n  to: [{url: http://a, weight: 0}]", "f:2: all weights are 0"},
+		"too much weight":     {"routes:\n- name: a\n  to: [{url: http://a, weight: 9999}, {url: http://b, weight: 2}]", "add up to 10001"},
+		"a URL":               {"routes:\n- name: a\n  to: {url: ftp://a}", "f:3: ftp://a is no URL of an upstream"},
+		"a password":          {"routes:\n- name: a\n  to: {url: 'http://u:secret@a'}", "has a password"},
+		"a query":             {"routes:\n- name: a\n  to: {url: 'http://a?b'}", "has a query"},
+		"no upstream":         {"upstreams: {shop: {url: http://a}}\nroutes:\n- name: a\n  to: {upstream: shp}", "f:4: there is no upstream \"shp\": did you mean shop?"},
+		"an empty upstream":   {"upstreams: {shop: {}}\nroutes: []", "f:1: an upstream has either url or service_http"},
+		"no endpoint":         {"routes:\n- name: a\n  to: {service: a}", "f:3: a service is called by its endpoint"},
+		"an endpoint alone":   {"routes:\n- name: a\n  to: {url: http://a, endpoint: b}", "belong to service"},
+		"a parameter unknown": {route("  rewrite: {path: '/{id}'}"), "f:4: {id} is no parameter of this route"},
+		"a prefix not there":  {route("  match: {prefix: /b}\n  rewrite: {strip_prefix: /a}"), "f:5: no path that this route takes"},
+		"two rewrites":        {route("  rewrite: {strip_prefix: /, path: /a}"), "rewritten in one way"},
+		"a header not yours":  {route("  request_headers: {set: {X-Forwarded-For: a}}"), "is set by the gateway"},
+		"a header of two":     {route("  response_headers: {set: {A: \"b\\nc\"}}"), "one line"},
+		"a redirect":          {"routes:\n- name: a\n  to: {redirect: {to: '//evil.example'}}", "is never asked for"},
+		"one by parameter":    {"routes:\n- name: a\n  match: {template: '/{h}'}\n  to: {redirect: {to: 'https://{h}/'}}", "is no location"},
+		"one of a suffix":     {"routes:\n- name: a\n  match: {template: '/{h}'}\n  to: {redirect: {to: 'https://{host}{h}/'}}", "is no location"},
+		"one with a user":     {"routes:\n- name: a\n  to: {redirect: {to: 'https://a@b/'}}", "is no location"},
+		"one without a place": {"routes:\n- name: a\n  to: {redirect: {}}", "a redirect wants to"},
+		"a status":            {"routes:\n- name: a\n  to: {redirect: {to: /, status: 200}}", "is no status of a redirect"},
+		"a retry":             {route("  retries: {on: [500]}"), "nothing that is tried again"},
+		"a fraction":          {route("  mirror: {url: http://b, fraction: 2}"), "is no fraction"},
+		"a mirror of nothing": {route("  mirror: {fraction: 1}"), "the mirror leads nowhere"},
+		"health of nothing":   {"upstreams: {shop: {url: http://a, health: {interval: 1s}}}\nroutes: []", "health wants the path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse("f", []byte(c.file), Config{})
+			require.ErrorContains(t, err, c.want)
+			require.Regexp(t, `^f:\d+: |^f: (line|did|yaml|could)`, err.Error())
+			require.NotContains(t, err.Error(), "secret")
+		})
+	}
+}
+
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, err := parse("f", []byte("routes:\n- name: a\n  priority: x\n  to: {url: x}\n- nam: b\n"), Config{})
+	var all []string
+	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() { //nolint:errorlint // what Join makes
+		all = append(all, e.Error()[:4])
+	}
+	require.Equal(t, []string{"f:3:", "f:4:", "f:5:", "f:5:", "f:5:"}, all)
+
+	_, err = parse("f", []byte("routes:\n"+strings.Repeat("- x\n", 1000)), Config{})
+	require.ErrorContains(t, err, "and 980 more")
+}
+
+func TestJSON(t *testing.T) {
+	doc, err := parse("f", []byte("{\n\t\"routes\": [\n\t\t{\"name\": \"a\", \"match\": {\"path\": \"/a\"}, \"to\": {\"respond\": {\"body\": \"a\\u0020b\"}}}\n\t]\n}\n"), Config{})
+	require.NoError(t, err)
+	require.Equal(t, 3, doc.routes[0].line)
+	require.Equal(t, "a b", doc.routes[0].targets[0].respond.body)
+}
+
+// TestDocumentation reads each example that users see.
+func TestDocumentation(t *testing.T) {
+	page, err := os.ReadFile("../../docs/routes.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	require.GreaterOrEqual(t, len(blocks), 5)
+	for _, b := range blocks {
+		_, err := parse("docs/routes.md", []byte(b[1]), Config{})
+		require.NoError(t, err, b[1])
+	}
+
+	source, err := os.ReadFile("router.go")
+	require.NoError(t, err)
+	_, example, ok := strings.Cut(string(source), "has all of them:\n//\n")
+	require.True(t, ok)
+	example, _, ok = strings.Cut(example, "//\n// # Order")
+	require.True(t, ok)
+	doc, err := parse("router.go", []byte(strings.ReplaceAll(strings.ReplaceAll(example, "//\t", ""), "//", "//")), Config{})
+	require.NoError(t, err)
+	require.Len(t, doc.routes, 3)
+}
+
+// TestEveryKeyIsDocumented finds the keys in the source, so that none is forgotten.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/routes.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("file.go")
+	require.NoError(t, err)
+	keys := regexp.MustCompile(`(?m)^\t+"([a-z_]+)": |known\["([a-z_]+)"\]`).FindAllStringSubmatch(string(source), -1)
+	require.Greater(t, len(keys), 40)
+	for _, k := range keys {
+		require.Contains(t, string(page), "`"+k[1]+k[2]+"`")
+	}
+}
+
+func TestCheckAndExplain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+upstreams:
+  shop: {url: "http://10.0.0.1:8080"}
+routes:
+- name: beta
+  match: {prefix: /cart, headers: {X-Beta: "1"}}
+  to: {url: "http://beta"}
+- name: cart
+  match: {template: "/cart/{id}", methods: GET, host: shop.example.com}
+  rewrite: {path: "/v2/{id}"}
+  to: [{upstream: shop, weight: 9}, {service: cart, endpoint: Cart.Get}]
+- name: old
+  match: {prefix: /old}
+  to: {redirect: {to: "https://{host}/new"}}
+- name: all
+  to: {respond: {status: 404}}
+`), 0o600))
+	require.NoError(t, Check(file))
+
+	text, matched, err := Explain(file, httptest.NewRequest("GET", "http://Shop.example.com/x/../cart/7?a=b", nil))
+	require.NoError(t, err)
+	require.True(t, matched)
+	require.Equal(t, replace(`GET http://shop.example.com/cart/7?a=b
+route cart takes it (FILE:8): path /cart/{id}, host shop.example.com, method GET
+  id = "7"
+  to (9 of 10) upstream shop (http://10.0.0.1:8080), path /v2/7
+  to (1 of 10) endpoint Cart.Get of service cart
+not route all (line 15): it matches, and comes later
+not route beta (line 5): header X-Beta must be exactly "1", and is not there
+not route old (line 12): the path is /cart/7, it takes path /old or below
+`, "FILE", file), text)
+
+	text, _, err = Explain(file, httptest.NewRequest("GET", "http://a/old/x?q=1", nil))
+	require.NoError(t, err)
+	require.Contains(t, text, "a redirect (302) to https://a/new?q=1")
+
+	_, _, err = Explain(file, httptest.NewRequest("GET", "http://a/%2e%2e/x", nil))
+	require.ErrorContains(t, err, "the gateway refuses the request")
+
+	require.NoError(t, os.WriteFile(file, []byte("routes: [{}]"), 0o600))
+	require.ErrorContains(t, Check(file), file+":1: the route has no name")
+	_, _, err = Explain(file, httptest.NewRequest("GET", "/", nil))
+	require.Error(t, err)
+	require.ErrorIs(t, Check(file+"x"), os.ErrNotExist)
+}
+
+func TestConfig(t *testing.T) {
+	good := Config{File: "f", Timeout: 1, IdleTimeout: 1}
+	require.NoError(t, good.Validate())
+	require.Error(t, Config{Timeout: 1, IdleTimeout: 1}.Validate())
+	require.Error(t, Config{File: "f", IdleTimeout: 1}.Validate())
+}
+
+// FuzzParse holds that any file is read or refused, and what is read can be asked.
+func FuzzParse(f *testing.F) {
+	page, err := os.ReadFile("../../docs/routes.md")
+	require.NoError(f, err)
+	for _, b := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		f.Add(b[1], "/a/b")
+	}
+	f.Add("routes: [{name: a, match: {template: '/{a}/{b...}'}, rewrite: {path: '/x{b}/{a}'}, to: {url: http://a/b}}]", "/a/../b;c")
+	f.Add("routes: [{name: a, match: {regex: '/(?P<x>.*)'}, rewrite: {regex: {match: '(.)', to: '$1$1'}}, to: {redirect: {to: '/{x}'}}}]", "/../x")
+	f.Fuzz(func(t *testing.T, file, path string) {
+		doc, err := parse("f", []byte(file), Config{})
+		if err != nil {
+			return
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.Path = path
+		host, err := gateway.Prepare(r)
+		if err != nil {
+			return
+		}
+		rt := newIndex(doc.routes).find(r, host, false)
+		require.Equal(t, linear(doc.routes, r, host, false), rt)
+		if rt == nil {
+			return
+		}
+		params := rt.match.path.values(r.URL.Path)
+		if to, err := rt.rewrite.apply(r.URL.Path, valuesOf(r, params)); err == nil {
+			require.True(t, isNormal(to), "%q", to)
+		} else {
+			require.True(t, errors.As(err, new(*gateway.Problem)))
+		}
+		for _, target := range rt.targets {
+			if target.redirect != nil {
+				if to, err := target.redirect.location(r, params); err == nil {
+					require.Regexp(t, `^(/([^/]|$)|https?://[^/]+(/([^/]|$)|$|\?))`, to)
+				}
+			}
+		}
+	})
+}

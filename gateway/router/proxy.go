@@ -1,0 +1,485 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/plugmicro/micro/gateway"
+	outbound "github.com/plugmicro/micro/internal/upstream"
+)
+
+// replayable is how large a body may be that is read before it is sent, so that it can be sent again.
+const replayable = 16 << 10
+
+// What can end an exchange, beside what the client and the upstream do.
+var (
+	errSilent  = errors.New("the upstream did not answer in time")
+	errStalled = errors.New("nothing moved for too long")
+	errReading = errors.New("the client did not send its body in time")
+)
+
+// exchange is one request that is passed on to an upstream, and its answer.
+type exchange struct {
+	m      *Router
+	route  *route
+	pool   *upstream
+	in     *http.Request // with the context that ends the exchange
+	client *http.Request // as it came
+	info   *gateway.Info
+	path   string // that is forwarded
+	out    *http.Request
+
+	body   *requestBody // nil: none, or small
+	small  []byte       // a body that can be sent again
+	copied *capture     // what a mirror gets of the body
+
+	cancel  context.CancelCauseFunc
+	mu      sync.Mutex
+	timer   *time.Timer
+	why     error // what the timer ends the exchange with
+	head    bool  // the head of the answer is there
+	outcome outcome
+}
+
+// proxy passes r on.
+func (m *Router) proxy(w http.ResponseWriter, r *http.Request, rt *route, pool *upstream, path string, info *gateway.Info) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	x := &exchange{m: m, route: rt, pool: pool, client: r, info: info, path: path, cancel: cancel, why: errSilent, outcome: answered}
+	x.in = r.WithContext(ctx)
+	if err := x.prepareBody(w); err != nil {
+		x.fail(w, x.in, err)
+		m.metrics.count(rt, pool, x.outcome)
+		return
+	}
+	x.timer = time.AfterFunc(rt.timeout, x.expire)
+	defer func() { // also when the proxy panics, which is how it cuts an answer
+		x.timer.Stop()
+		m.metrics.count(rt, pool, x.outcome)
+	}()
+	pool.budget.pay()
+	proxy := httputil.ReverseProxy{
+		Rewrite: x.rewrite, Transport: x, ModifyResponse: x.answer, ErrorHandler: x.fail, BufferPool: buffers, ErrorLog: silent,
+	}
+	proxy.ServeHTTP(w, x.in)
+	if rt.mirror != nil {
+		m.mirror(x)
+	}
+}
+
+// silent takes what ReverseProxy says of errors that the exchange logs itself.
+var silent = log.New(io.Discard, "", 0)
+
+// buffers are what bodies are copied with.
+var buffers = new(bufferPool)
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if buf, ok := b.pool.Get().(*[32 << 10]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, 32<<10)
+}
+
+func (b *bufferPool) Put(buf []byte) { b.pool.Put((*[32 << 10]byte)(buf)) }
+
+// prepareBody reads a small body, and limits and watches a large one. A client that expects to be told to continue is
+// told so by the upstream, so that its body is left alone.
+func (x *exchange) prepareBody(w http.ResponseWriter) error {
+	r := x.in
+	limit := x.route.maxBody
+	if limit > 0 && r.ContentLength > limit {
+		return &http.MaxBytesError{Limit: limit}
+	}
+	switch {
+	case r.ContentLength == 0:
+		r.Body = nil
+	case r.ContentLength > 0 && r.ContentLength <= replayable && r.Header.Get("Expect") == "":
+		x.small = make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, x.small); err != nil {
+			return &clientError{err}
+		}
+		r.Body = http.NoBody // each attempt gets a reader of its own
+	default:
+		x.body = &requestBody{x: x, src: r.Body}
+		if limit > 0 {
+			x.body.src = http.MaxBytesReader(w, r.Body, limit)
+		}
+		if x.route.mirror != nil {
+			x.copied = &capture{limit: x.route.mirror.maxBody}
+		}
+		r.Body = x.body
+		_ = http.NewResponseController(w).EnableFullDuplex() // an answer can begin before the body has ended
+	}
+	return nil
+}
+
+// expire is what the timer does.
+func (x *exchange) expire() {
+	x.mu.Lock()
+	why := x.why
+	x.mu.Unlock()
+	x.cancel(why)
+}
+
+// wait says for what the exchange waits from now on, and for how long at most.
+func (x *exchange) wait(why error, d time.Duration, isHead bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case isHead:
+		x.head = true
+	case x.head: // the rest of a body that is sent while the answer comes
+		why, d = errStalled, x.route.idle
+	}
+	x.why = why
+	x.timer.Reset(d)
+}
+
+// rewrite makes the request for the upstream, apart from which server is asked.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
+	out, h := pr.Out, pr.Out.Header
+	out.Trailer = pr.In.Trailer // filled in when the body was read
+	out.URL.RawQuery = pr.In.URL.RawQuery
+	if !gateway.IsWebSocket(pr.In.Header) && h.Get("Upgrade") != "" {
+		h.Del("Upgrade")
+		h.Del("Connection")
+	}
+	x.forwarded(h)
+	if rewritten := x.route.rewrite.host; rewritten != "" && rewritten != upstreamHost {
+		out.Host = rewritten
+	}
+	x.route.request.apply(h)
+	x.out = out
+}
+
+// sayOfClient are headers by which servers are told who the client is. What a client sends under these names is not
+// passed on: who it is was found out before.
+var sayOfClient = []string{"X-Real-Ip", "X-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Forwarded"}
+
+// forwarded says who the client is, as the gateway found it.
+func (x *exchange) forwarded(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(name, "X-Forwarded-") {
+			delete(h, name)
+		}
+	}
+	for _, name := range sayOfClient {
+		delete(h, name)
+	}
+	proto := "http"
+	if x.info.Secure {
+		proto = "https"
+	}
+	who := ""
+	if client := x.info.Client; client.IsValid() {
+		ip := client.String()
+		h["X-Forwarded-For"] = []string{ip}
+		h["X-Real-Ip"] = []string{ip}
+		who = "for=" + forwardedNode(client) + ";"
+	}
+	h["X-Forwarded-Host"] = []string{x.client.Host}
+	h["X-Forwarded-Proto"] = []string{proto}
+	h["Forwarded"] = []string{who + "host=" + forwardedHost(x.client.Host) + ";proto=" + proto}
+	if x.info.ID != "" {
+		h["X-Request-Id"] = []string{x.info.ID}
+	}
+}
+
+// forwardedNode writes an address as RFC 7239 has it.
+func forwardedNode(a netip.Addr) string {
+	if a.Is6() {
+		return `"[` + a.String() + `]"`
+	}
+	return a.String()
+}
+
+// forwardedHost quotes a host with a port, which is no token. Prepare left nothing in it that would need an escape.
+func forwardedHost(host string) string {
+	if strings.ContainsAny(host, ":[]") {
+		return strconv.Quote(host)
+	}
+	return host
+}
+
+// RoundTrip asks one server of the upstream after the other, as far as the route allows it.
+func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
+	var tried []*server
+	for attempt := 0; ; attempt++ {
+		s, report, err := x.pool.choose(tried)
+		if err != nil {
+			return nil, err
+		}
+		res, err := x.ask(out, s)
+		report(x.verdict(res, err))
+		if attempt >= x.route.retries.attempts || !x.again(out, res, err) {
+			if err == nil {
+				x.wait(errStalled, x.route.idle, true)
+			}
+			return res, err
+		}
+		if res != nil {
+			res.Body.Close()
+		}
+		x.m.metrics.retries.WithLabelValues(x.route.name, x.pool.spec.name).Inc()
+		tried = append(tried, s)
+	}
+}
+
+// ask sends the request to one server.
+func (x *exchange) ask(out *http.Request, s *server) (*http.Response, error) {
+	out = out.WithContext(out.Context()) // a copy of its own: of another attempt, something may still read it
+	u := *out.URL
+	u.Scheme, u.Host = s.url.Scheme, s.url.Host
+	setPath(&u, joinPath(s.url.Path, x.path))
+	out.URL = &u
+	if x.route.rewrite.host == upstreamHost {
+		out.Host = s.url.Host
+	}
+	if x.small != nil {
+		out.Body = io.NopCloser(bytes.NewReader(x.small))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.small)), nil }
+	}
+	return x.m.roundTrip(out)
+}
+
+// again says whether the request is sent once more: only if that cannot do anything twice, and the budget allows it.
+func (x *exchange) again(out *http.Request, res *http.Response, err error) bool {
+	r := &x.route.retries
+	if x.in.Context().Err() != nil || x.body.wasRead() {
+		return false
+	}
+	switch {
+	case isConnect(err): // nothing of it has reached a server
+		return r.connect && x.pool.budget.take()
+	case !isSafe(out):
+		return false
+	case err != nil:
+		return r.connect && x.pool.budget.take()
+	}
+	return slices.Contains(r.statuses, res.StatusCode) && x.pool.budget.take()
+}
+
+// isSafe says whether a request can be sent twice: by its method, or because its sender says so with an Idempotency-Key.
+func isSafe(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return r.Header.Get("Upgrade") == ""
+	}
+	return r.Header.Get("Idempotency-Key") != ""
+}
+
+// isConnect says that there was no connection to send anything on.
+func isConnect(err error) bool {
+	var ours *outbound.Error
+	var op *net.OpError
+	return errors.As(err, &ours) && ours.Phase == outbound.Dial || errors.As(err, &op) && op.Op == "dial"
+}
+
+// verdict is what a breaker hears.
+func (x *exchange) verdict(res *http.Response, err error) error {
+	switch {
+	case err == nil && slices.Contains(x.pool.spec.breaker.statuses, res.StatusCode):
+		return errors.New(res.Status)
+	case err == nil:
+		return nil
+	case x.blame(err) == clientGone, x.blame(err) == tooLarge, x.blame(err) == clientSlow:
+		return errNotTheServer
+	}
+	return err
+}
+
+// blame finds out why there is no answer, or not all of it.
+func (x *exchange) blame(err error) outcome {
+	cause := context.Cause(x.in.Context())
+	if ofClient := x.body.failure(); ofClient != nil {
+		err = ofClient
+	}
+	var large *http.MaxBytesError
+	var fault *clientError
+	switch {
+	case errors.As(err, &large):
+		return tooLarge
+	case errors.Is(cause, errReading):
+		return clientSlow
+	case errors.Is(cause, errSilent):
+		return silentUpstream
+	case errors.Is(cause, errStalled):
+		return stalled
+	case x.client.Context().Err() != nil, errors.As(err, &fault):
+		return clientGone
+	case errors.Is(err, errNoServer):
+		return noServer
+	}
+	return unreachable
+}
+
+// answer is called with the head of the answer.
+func (x *exchange) answer(res *http.Response) error {
+	if x.info.ID != "" {
+		delete(res.Header, "X-Request-Id") // the gateway has set it
+	}
+	x.route.response.apply(res.Header)
+	switch tunnel, ok := res.Body.(io.ReadWriteCloser); {
+	case res.StatusCode == http.StatusSwitchingProtocols && ok:
+		res.Body = &tunnelBody{ReadWriteCloser: tunnel, x: x}
+	case res.Body != http.NoBody:
+		res.Body = &responseBody{src: res.Body, x: x}
+	}
+	return nil
+}
+
+// fail answers for an upstream that did not.
+func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
+	x.outcome = x.blame(err)
+	x.m.logFailure(x, err)
+	if x.outcome == noServer {
+		w.Header().Set("Retry-After", "1")
+	}
+	var said *gateway.Problem // by the gateway, of the body
+	if ofClient := x.body.failure(); ofClient != nil && errors.As(ofClient, &said) || errors.As(err, &said) {
+		gateway.Fail(w, x.client, said)
+		return
+	}
+	gateway.Fail(w, x.client, x.outcome.problem(x.route))
+}
+
+// requestBody is a body on its way from the client to the upstream.
+type requestBody struct {
+	x   *exchange
+	src io.ReadCloser
+
+	mu   sync.Mutex
+	read bool
+	err  error // of the client
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	b.read = true
+	b.mu.Unlock()
+	b.x.wait(errReading, b.x.route.idle, false)
+	n, err := b.src.Read(p)
+	b.x.wait(errSilent, b.x.route.timeout, false)
+	if b.x.copied != nil {
+		b.x.copied.add(p[:n], err)
+	}
+	if err != nil && err != io.EOF {
+		b.mu.Lock()
+		b.err = &clientError{err}
+		b.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close leaves the client's body to its server: another attempt may need it.
+func (b *requestBody) Close() error { return nil }
+
+func (b *requestBody) wasRead() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.read
+}
+
+// failure is what went wrong on the client's side.
+func (b *requestBody) failure() error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
+// clientError is an error of reading what the client sends.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
+
+var errClientGone = &clientError{errors.New("the client is gone")}
+
+// responseBody is a body on its way from the upstream to the client. One goroutine reads and closes it.
+type responseBody struct {
+	src   io.ReadCloser
+	x     *exchange
+	ended bool
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.src.Read(p)
+	switch {
+	case err == nil:
+		b.x.wait(errStalled, b.x.route.idle, true)
+	case !b.ended:
+		b.ended = true
+		if err != io.EOF {
+			b.x.cut(err)
+		}
+	}
+	return n, err
+}
+
+// Close before the end comes of a client to which nothing can be written any more.
+func (b *responseBody) Close() error {
+	if !b.ended {
+		b.ended = true
+		b.x.cut(errClientGone)
+	}
+	return b.src.Close()
+}
+
+// cut is the end of an answer in its middle. The proxy cuts it for the client, too, who never takes it for a whole one.
+func (x *exchange) cut(err error) {
+	if x.outcome = x.blame(err); x.outcome == unreachable {
+		x.outcome = broken
+	}
+	x.m.logFailure(x, err)
+}
+
+// tunnelBody is a connection that speaks another protocol now, which has no idle time as long as something moves.
+type tunnelBody struct {
+	io.ReadWriteCloser
+	x *exchange
+}
+
+func (t *tunnelBody) Read(p []byte) (int, error) {
+	n, err := t.ReadWriteCloser.Read(p)
+	t.moved(err)
+	return n, err
+}
+
+func (t *tunnelBody) Write(p []byte) (int, error) {
+	n, err := t.ReadWriteCloser.Write(p)
+	t.moved(err)
+	return n, err
+}
+
+func (t *tunnelBody) moved(err error) {
+	if err == nil {
+		t.x.wait(errStalled, t.x.route.idle, true)
+	}
+}
+
+// CloseWrite ends one direction, if the connection can.
+func (t *tunnelBody) CloseWrite() error {
+	if c, ok := t.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,511 @@
+package router
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/netip"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/testcert"
+	"github.com/plugmicro/micro/plugin"
+)
+
+// to is one route to a URL, with more lines of the route.
+func to(url string, lines ...string) string {
+	return "routes:\n- name: all\n  to: {url: '" + url + "'}\n  " + strings.Join(lines, "\n  ") + "\n"
+}
+
+func TestServersSeeTheClientThatTheGatewayFound(t *testing.T) {
+	got := make(chan *http.Request, 1)
+	up := serve(t, func(_ http.ResponseWriter, r *http.Request) { got <- r })
+	f := start(t, to(up.URL))
+	f.do(t, "GET", "/x?a=%3B&b", nil, "Host", "Shop.Example.com:81", "X-Forwarded-For", "1.1.1.1", "X-Forwarded-For", "2.2.2.2", "X-Real-IP", "1.1.1.1",
+		"Forwarded", "for=1.1.1.1", "True-Client-IP", "1.1.1.1", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/evil",
+		"X-Forwarded-Host", "evil", "Te", "trailers, gzip", "Keep-Alive", "timeout=5", "Proxy-Authorization", "Basic x", "X-Other", "stays", "User-Agent", "")
+	r := <-got
+	require.Equal(t, "shop.example.com:81", r.Host)
+	require.Equal(t, "/x?a=%3B&b", r.RequestURI)
+	r.Header.Del("Accept-Encoding")
+	require.Equal(t, http.Header{
+		"X-Forwarded-For": {"203.0.113.9"}, "X-Real-Ip": {"203.0.113.9"}, "X-Forwarded-Proto": {"http"},
+		"X-Forwarded-Host": {"shop.example.com:81"}, "Forwarded": {`for=203.0.113.9;host="shop.example.com:81";proto=http`},
+		"X-Request-Id": {"id-7"}, "X-Other": {"stays"}, "Te": {"trailers"},
+	}, r.Header)
+
+	require.Equal(t, `"[2001:db8::1]"`, forwardedNode(netip.MustParseAddr("2001:db8::1")))
+	require.Equal(t, "a.b", forwardedHost("a.b"))
+}
+
+func TestHeadersAndHostAreChanged(t *testing.T) {
+	got := make(chan *http.Request, 1)
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", "secret/1.0")
+		w.Header().Set("Keep-Alive", "timeout=1")
+		w.Header().Set("X-Request-Id", "its own")
+		w.Header().Set("Vary", "Cookie")
+		got <- r
+	})
+	change := `request_headers: {remove: [cookie], set: {x-a: "1"}, add: {X-B: "2"}}
+  response_headers: {remove: [Server], set: {X-C: "3"}, add: {Vary: Accept}}`
+	f := start(t, to(up.URL+"/base", change, "rewrite: {host: inner.example}"))
+	res, _ := f.do(t, "GET", "/x%20y;z", nil, "Cookie", "a=b", "X-A", "0", "X-B", "1")
+	r := <-got
+	require.Equal(t, "inner.example", r.Host)
+	require.Equal(t, "/base/x%20y%3Bz", r.RequestURI)
+	require.Empty(t, r.Header["Cookie"])
+	require.Equal(t, []string{"1"}, r.Header["X-A"])
+	require.Equal(t, []string{"1", "2"}, r.Header["X-B"])
+	require.Empty(t, res.Header["Server"])
+	require.Empty(t, res.Header["Keep-Alive"])
+	require.Equal(t, []string{"3"}, res.Header["X-C"])
+	require.Equal(t, []string{"Cookie", "Accept"}, res.Header["Vary"])
+	require.Equal(t, []string{"id-7"}, res.Header["X-Request-Id"])
+
+	f.reload(t, to(up.URL, `rewrite: {host: "{upstream}"}`))
+	f.get(t, "/")
+	require.Equal(t, strings.TrimPrefix(up.URL, "http://"), (<-got).Host)
+}
+
+// TestTricks holds that what a server gets is what was routed, for all that could be read in two ways.
+func TestTricks(t *testing.T) {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s|%s|%s|%s|%v", r.URL.Path, r.Header.Get("X-Routed"), r.Host, r.Header.Get("Upgrade"), r.ProtoMajor)
+	}))
+	up.Config.Protocols = &protocols
+	up.Start()
+	t.Cleanup(up.Close)
+	routed := func(r *http.Request) { r.Header.Set("X-Routed", url.PathEscape(r.URL.Path)) }
+	f := start(t, "routes:\n- {name: admin, match: {prefix: /admin}, to: {respond: {status: 403}}}\n"+
+		"- {name: host, match: {host: admin.example}, to: {respond: {status: 403}}}\n- {name: all, to: {url: '"+up.URL+"'}}\n",
+		func(s *settings) { s.seen = routed })
+
+	for _, target := range []string{
+		"/admin", "/admin/", "//admin", "/./admin", "/x/../admin", "/x/%2e%2e/admin", "/x/%2E./admin", "/%61dmin", "/%61%64min/x", "/x//..//admin",
+		"http://other/admin", "/admin%2fx", "/x%2f..%2fadmin", "/..%2fadmin", "/../admin", "/%2e%2e/admin", "/x/..%5cadmin", `/x\..\admin`,
+		"/admin;x=1", "/admin;/x", "/x/..;/admin", "/;/admin", "/ADMIN", "/Admin", "/admin%00", "/admin%0d%0a", "/admin%20", "/admin.", "/%u0061dmin",
+		"/admin%252fx", "/x/%252e%252e/admin", "/caf%C3%A9", "/%c0%ae%c0%ae/admin", "/x?/../admin", "/x#/../admin", "/x%3f/admin", "/x%23/admin",
+		"*", "admin", "?", "/a/b/../../admin", "///", "/admin?x=1;y=2",
+	} {
+		t.Run(target, func(t *testing.T) {
+			res, body := raw(t, f, "GET "+target+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			switch res.StatusCode {
+			case 400, 403:
+				return
+			case 200:
+			default:
+				require.Fail(t, res.Status)
+			}
+			got := strings.Split(body, "|")
+			routed, err := url.PathUnescape(got[1])
+			require.NoError(t, err)
+			require.Equal(t, routed, got[0], "what is routed is what is forwarded")
+			require.False(t, gateway.HasPrefix(got[0], "/admin"))
+		})
+	}
+
+	h2c := "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+	for name, c := range map[string]struct {
+		request string
+		status  int
+		body    string
+	}{
+		"an upgrade to h2c":     {"GET /x HTTP/1.1\r\nHost: a\r\n" + h2c + "\r\n", 200, "/x|%2Fx|a||1"},
+		"hidden":                {"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n", 200, "/x|%2Fx|a||1"},
+		"two hosts":             {"GET /x HTTP/1.1\r\nHost: a\r\nHost: admin.example\r\n\r\n", 400, ""},
+		"no host":               {"GET /x HTTP/1.1\r\n\r\n", 400, ""},
+		"the host in the URL":   {"GET http://admin.example/x HTTP/1.1\r\nHost: a\r\n\r\n", 403, ""},
+		"that of another case":  {"GET /x HTTP/1.1\r\nHost: ADMIN.Example.\r\n\r\n", 403, ""},
+		"a host with a path":    {"GET /x HTTP/1.1\r\nHost: a/admin\r\n\r\n", 400, ""},
+		"a length and chunks":   {"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n", 200, "/x|%2Fx|a||1"},
+		"two lengths":           {"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400, ""},
+		"CONNECT":               {"CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", 405, ""},
+		"a connection's header": {"GET /x HTTP/1.1\r\nHost: a\r\nConnection: X-Key\r\nX-Key: 1\r\n\r\n", 400, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, body := raw(t, f, c.request)
+			require.Equal(t, c.status, res.StatusCode)
+			if c.body != "" {
+				require.Equal(t, c.body, body)
+			}
+		})
+	}
+}
+
+// raw sends what no client would.
+func raw(t *testing.T, f *front, request string) (*http.Response, string) {
+	c := dial(t, f.Server)
+	_, err := io.WriteString(c, request)
+	require.NoError(t, err)
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res, string(body)
+}
+
+func TestBodiesPassWhole(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/sink" {
+			_, _ = io.Copy(io.Discard, r.Body)
+			return
+		}
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength))
+		_, _ = io.Copy(w, r.Body)
+	})
+	f := start(t, to(up.URL, "max_body: 4MiB"))
+	for _, size := range []int{0, 1, replayable, replayable + 1, 3 << 20} {
+		body := make([]byte, size)
+		_, _ = rand.Read(body)
+		res, got := f.do(t, "POST", "/", bytes.NewReader(body))
+		require.Equal(t, 200, res.StatusCode)
+		require.True(t, string(body) == got)
+		require.Equal(t, fmt.Sprint(size), res.Header.Get("X-Length"))
+		res, got = f.do(t, "POST", "/", io.MultiReader(bytes.NewReader(body))) // of unknown length
+		require.Equal(t, 200, res.StatusCode)
+		require.True(t, string(body) == got)
+	}
+	res, _ := f.do(t, "POST", "/sink", bytes.NewReader(make([]byte, 5<<20)))
+	require.Equal(t, http.StatusRequestEntityTooLarge, res.StatusCode)
+	res, _ = f.do(t, "POST", "/sink", io.MultiReader(bytes.NewReader(make([]byte, 4<<20+1))))
+	require.Equal(t, http.StatusRequestEntityTooLarge, res.StatusCode)
+	require.Equal(t, 2.0, f.counted("all", strings.TrimPrefix(up.URL, "http://"), tooLarge))
+}
+
+func TestTrailersAndEarlyHints(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</a.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.Header().Set("Trailer", "X-Known")
+		body, _ := io.ReadAll(r.Body)
+		_, _ = w.Write(body)
+		w.Header().Set("X-Known", r.Trailer.Get("X-Sum"))
+		w.Header().Set(http.TrailerPrefix+"X-Late", "late")
+	})
+	f := start(t, to(up.URL))
+	var hints []string
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		hints = append(hints, fmt.Sprint(code, h.Get("Link")))
+		return nil
+	}}
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", f.URL, io.MultiReader(strings.NewReader("body")))
+	require.NoError(t, err)
+	r.Trailer = http.Header{"X-Sum": {"42"}}
+	res, err := f.client.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Equal(t, "body", string(body))
+	require.Equal(t, []string{"103</a.css>"}, hints)
+	require.Empty(t, res.Header["Link"])
+	require.Equal(t, "42", res.Trailer.Get("X-Known"))
+	require.Equal(t, "late", res.Trailer.Get("X-Late"))
+}
+
+// TestExpect has the server decide whether a body is sent at all.
+func TestExpect(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/no" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.Copy(w, r.Body)
+	})
+	f := start(t, to(up.URL))
+	send := func(path string) (*bufio.Reader, *http.Response, net.Conn) {
+		c := dial(t, f.Server)
+		_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", path)
+		require.NoError(t, err)
+		br := bufio.NewReader(c)
+		res, err := http.ReadResponse(br, nil)
+		require.NoError(t, err)
+		return br, res, c
+	}
+	_, res, _ := send("/no")
+	require.Equal(t, http.StatusUnauthorized, res.StatusCode)
+	br, res, c := send("/yes")
+	require.Equal(t, http.StatusContinue, res.StatusCode)
+	_, err := io.WriteString(c, "hello")
+	require.NoError(t, err)
+	for res.StatusCode == http.StatusContinue {
+		res, err = http.ReadResponse(br, nil)
+		require.NoError(t, err)
+	}
+	body, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(body))
+}
+
+// TestEventsPassAtOnce waits for each event before the next one is sent.
+func TestEventsPassAtOnce(t *testing.T) {
+	next := make(chan string)
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.WriteHeader(200)
+		_ = http.NewResponseController(w).Flush()
+		for event := range next {
+			fmt.Fprintf(w, "data: %s\n\n", event)
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	f := start(t, to(up.URL))
+	r, err := http.NewRequestWithContext(t.Context(), "GET", f.URL, nil)
+	require.NoError(t, err)
+	res, err := f.client.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	br := bufio.NewReader(res.Body)
+	for i := range 20 {
+		next <- fmt.Sprint(i)
+		line, err := br.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("data: %d\n", i), line)
+		_, err = br.ReadString('\n')
+		require.NoError(t, err)
+	}
+	close(next)
+	_, err = br.ReadByte()
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func echoWebSocket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	for {
+		kind, msg, err := c.Read(r.Context())
+		if err != nil {
+			return
+		}
+		if c.Write(r.Context(), kind, msg) != nil {
+			return
+		}
+	}
+}
+
+func TestWebSocket(t *testing.T) {
+	up := serve(t, echoWebSocket)
+	f := start(t, to(up.URL, "response_headers: {set: {X-Seen: 'yes'}}"))
+	c, res, err := websocket.Dial(t.Context(), f.URL, nil)
+	require.NoError(t, err)
+	require.Equal(t, "yes", res.Header.Get("X-Seen"))
+	for i := range 50 {
+		msg := strings.Repeat("x", i*50)
+		require.NoError(t, c.Write(t.Context(), websocket.MessageText, []byte(msg)))
+		_, got, err := c.Read(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, msg, string(got))
+	}
+	require.NoError(t, c.Close(websocket.StatusNormalClosure, "done"))
+	eventually(t, "the end is counted", func() bool { return f.counted("all", strings.TrimPrefix(up.URL, "http://"), answered) == 1 })
+}
+
+// tunnelServer answers with 101, and hands over the connection.
+func tunnelServer(t *testing.T, then func(net.Conn, *bufio.Reader)) *httptest.Server {
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		c, brw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		then(c, brw.Reader)
+	})
+}
+
+func openTunnel(t *testing.T, f *front) (*net.TCPConn, *bufio.Reader) {
+	c := dial(t, f.Server)
+	_, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	require.NoError(t, err)
+	br := bufio.NewReader(c)
+	res, err := http.ReadResponse(br, nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusSwitchingProtocols, res.StatusCode)
+	return c.(*net.TCPConn), br
+}
+
+// TestHalfClose has each side end its direction first, and still hear the other.
+func TestHalfClose(t *testing.T) {
+	up := tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+		all, _ := io.ReadAll(br)
+		_, _ = c.Write(append([]byte("you said "), all...))
+	})
+	f := start(t, to(up.URL))
+	c, br := openTunnel(t, f)
+	_, err := io.WriteString(c, "this")
+	require.NoError(t, err)
+	require.NoError(t, c.CloseWrite())
+	all, err := io.ReadAll(br)
+	require.NoError(t, err)
+	require.Equal(t, "you said this", string(all))
+
+	heard := make(chan string, 1)
+	up = tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+		_, _ = io.WriteString(c, "bye")
+		_ = c.(*net.TCPConn).CloseWrite()
+		all, _ := io.ReadAll(br)
+		heard <- string(all)
+	})
+	f.reload(t, to(up.URL))
+	c, br = openTunnel(t, f)
+	all, err = io.ReadAll(br)
+	require.NoError(t, err)
+	require.Equal(t, "bye", string(all))
+	_, err = io.WriteString(c, "that")
+	require.NoError(t, err)
+	require.NoError(t, c.CloseWrite())
+	require.Equal(t, "that", <-heard)
+}
+
+// TestIdleTunnel ends a WebSocket on which nothing moves, and leaves one alone on which something does.
+func TestIdleTunnel(t *testing.T) {
+	gone := make(chan struct{}, 1)
+	up := tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+		_, _ = io.Copy(c, br)
+		gone <- struct{}{}
+	})
+	f := start(t, to(up.URL, "idle_timeout: 300ms"))
+	c, br := openTunnel(t, f)
+	for begin := time.Now(); time.Since(begin) < 700*time.Millisecond; {
+		_, err := c.Write([]byte("x"))
+		require.NoError(t, err)
+		_, err = br.ReadByte()
+		require.NoError(t, err)
+	}
+	_, err := br.ReadByte()
+	require.Error(t, err)
+	<-gone
+}
+
+func TestAnswersOfTheRouterItself(t *testing.T) {
+	var called *gateway.Info
+	f := start(t, `routes:
+- name: old
+  match: {template: "/old/{id}/{rest...}"}
+  response_headers: {set: {Cache-Control: no-store}}
+  to: {redirect: {to: "https://{host}/new/{rest}/{id}", status: 308}}
+- name: elsewhere
+  match: {path: /elsewhere}
+  to: {redirect: {to: "https://example.com", keep_query: false}}
+- {name: robots, match: {path: /robots.txt}, to: {respond: {status: 203, headers: {X-A: b}, body: "no robots"}}}
+- name: greet
+  match: {template: "/greet/{name}"}
+  request_headers: {set: {X-Who: router}}
+  response_headers: {set: {X-By: router}}
+  timeout: 3s
+  to: {service: greeter, endpoint: Greeter.Hello, version: "2"}
+- {name: climb, match: {regex: "/climb(?P<dots>.*)"}, rewrite: {path: "/{dots}/x"}, to: {url: "http://127.0.0.1:1"}}
+`, func(s *settings) {
+		s.next = func(w http.ResponseWriter, r *http.Request) {
+			called = gateway.Of(r)
+			fmt.Fprint(w, "next ", r.Header.Get("X-Who"))
+		}
+	})
+	res, _ := f.get(t, "/old/a%20b/x/y?q=1")
+	require.Equal(t, 308, res.StatusCode)
+	require.Equal(t, "https://"+strings.TrimPrefix(f.URL, "http://")+"/new/x/y/a%20b?q=1", res.Header.Get("Location"))
+	require.Equal(t, "no-store", res.Header.Get("Cache-Control"))
+	res, _ = f.get(t, "/elsewhere?q=1")
+	require.Equal(t, "https://example.com/", res.Header.Get("Location"))
+
+	res, body := f.get(t, "/robots.txt")
+	require.Equal(t, "203 b no robots", fmt.Sprint(res.StatusCode, " ", res.Header.Get("X-A"), " ", body))
+	require.Equal(t, "text/plain; charset=utf-8", res.Header.Get("Content-Type"))
+	res, body = f.do(t, "HEAD", "/robots.txt", nil)
+	require.Equal(t, 203, res.StatusCode)
+	require.Empty(t, body)
+
+	res, body = f.get(t, "/greet/ada")
+	require.Equal(t, "next router", body)
+	require.Equal(t, "router", res.Header.Get("X-By"))
+	require.Equal(t, &gateway.Target{Service: "greeter", Endpoint: "Greeter.Hello", Version: "2", Timeout: 3 * time.Second}, called.Target)
+	require.Equal(t, map[string]string{"name": "ada"}, called.Params)
+	require.Equal(t, "greet", called.Route)
+
+	res, body = f.get(t, "/other")
+	require.Equal(t, "next ", body)
+	require.Nil(t, called.Target)
+	require.Empty(t, called.Route)
+	require.Equal(t, 200, res.StatusCode)
+
+	res, _ = f.get(t, "/climb..")
+	require.Equal(t, 400, res.StatusCode)
+
+	f.router.config.Only = true
+	res, body = f.get(t, "/other")
+	require.Equal(t, 404, res.StatusCode)
+	require.Contains(t, body, `"code":"NotFound"`)
+}
+
+func TestHTTPS(t *testing.T) {
+	ours := testcert.New(t)
+	server, err := ours.TLS().Server()
+	require.NoError(t, err)
+	cert, err := server.GetCertificate(nil)
+	require.NoError(t, err)
+	server.Certificates = []tls.Certificate{*cert} // of httptest's own otherwise, for an address
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
+	up.TLS, up.EnableHTTP2, up.Config.ErrorLog = server, true, silent
+	up.StartTLS()
+	t.Cleanup(up.Close)
+	f := start(t, to(up.URL), func(s *settings) { s.TLS = plugin.TLS{CA: ours.File} })
+	_, body := f.get(t, "/")
+	require.Equal(t, "HTTP/2.0", body)
+
+	stranger := start(t, to(up.URL))
+	res, body := stranger.get(t, "/")
+	require.Equal(t, http.StatusBadGateway, res.StatusCode)
+	require.NotContains(t, body, "127.0.0.1", "strangers are not told where upstreams are")
+	require.Contains(t, stranger.log.String(), "certificate")
+}
+
+func TestOverHTTP2(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-T")
+		_, _ = io.Copy(w, r.Body)
+		w.Header().Set("X-T", "end")
+	})
+	f := start(t, to(up.URL), func(s *settings) { s.h2 = true })
+	res, body := f.do(t, "POST", "/", io.MultiReader(strings.NewReader("hello")))
+	require.Equal(t, 2, res.ProtoMajor)
+	require.Equal(t, "hello", body)
+	require.Equal(t, "end", res.Trailer.Get("X-T"))
+}
+
+func BenchmarkProxy(b *testing.B) {
+	up := serve(b, says("ok"))
+	f := start(b, to(up.URL))
+	r := httptest.NewRequest("POST", "/x", nil)
+	r.Host = "a"
+	chain := f.router.Handler(http.NotFoundHandler())
+	b.ReportAllocs()
+	for b.Loop() {
+		in := gateway.With(r, &gateway.Info{Host: "a", Client: netip.MustParseAddr("203.0.113.9")})
+		in.Body, in.ContentLength = io.NopCloser(strings.NewReader(`{"name":"Ada"}`)), 14
+		chain.ServeHTTP(httptest.NewRecorder(), in)
+	}
+}
