@@ -89,7 +89,8 @@ func (b Batching) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (b Batching) withDefaults() Batching {
+// WithDefaults is for settings made in code.
+func (b Batching) WithDefaults() Batching {
 	b.QueueSize = cmp.Or(b.QueueSize, 4096)
 	b.BatchSize = min(cmp.Or(b.BatchSize, 512), b.QueueSize)
 	b.BatchDelay = cmp.Or(b.BatchDelay, 2*time.Second)
@@ -113,7 +114,7 @@ var _ tracer.Tracer = (*Tracer)(nil)
 
 // New makes a tracer that is called what env's plugin is. It owns the exporter, also when it fails.
 func New(env *plugin.Env, o Options) (*Tracer, error) {
-	b := o.Batching.withDefaults()
+	b := o.Batching.WithDefaults()
 	of, err := Resource(env)
 	if err = errors.Join(err, b.Validate()); err != nil {
 		return nil, errors.Join(err, o.Exporter.Shutdown(env.Context()))

@@ -154,8 +154,8 @@ func TestSettingsAreChecked(t *testing.T) {
 	require.NoError(t, Sampling{0.5}.Validate())
 	require.ErrorContains(t, Sampling{1.5}.Validate(), "sample-ratio 1.5")
 	require.ErrorContains(t, Sampling{-1}.Validate(), "sample-ratio -1")
-	require.NoError(t, Batching{}.withDefaults().Validate())
-	require.NoError(t, Batching{QueueSize: 10}.withDefaults().Validate(), "a batch is no larger than the queue")
+	require.NoError(t, Batching{}.WithDefaults().Validate())
+	require.NoError(t, Batching{QueueSize: 10}.WithDefaults().Validate(), "a batch is no larger than the queue")
 	err := Batching{QueueSize: -1, BatchSize: -1, BatchDelay: -1, CloseTimeout: -1}.Validate()
 	for _, option := range []string{"queue-size", "batch-size", "batch-delay", "close-timeout"} {
 		require.ErrorContains(t, err, option)
