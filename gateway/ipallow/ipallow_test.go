@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,25 +49,17 @@ func write(t testing.TB, text string) string {
 	return file
 }
 
-// calls is the end of the chain, which finds the endpoint as the gateway does: by the path, or by the body of /v1/rpc.
+// calls is the end of the chain, where it is known which endpoint is called.
 var calls = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-	var call struct{ Service, Endpoint string }
-	if r.URL.Path == "/v1/rpc" {
-		if err := json.NewDecoder(r.Body).Decode(&call); err != nil {
-			gateway.Fail(w, r, gateway.NewProblem(http.StatusBadRequest, "%v", err))
-			return
-		}
-	} else {
-		call.Service, call.Endpoint, _ = strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	}
-	if err := gateway.Of(r).Admit(call.Service, call.Endpoint); err != nil {
+	service, endpoint, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if err := gateway.Of(r).Admit(service, endpoint); err != nil {
 		gateway.Fail(w, r, err)
 	}
 })
 
 // ask sends a request of client, who may be nobody, through m.
-func ask(m gateway.Middleware, client, host, path, body string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest("POST", path, strings.NewReader(body))
+func ask(m gateway.Middleware, client, host, path string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", path, nil)
 	addr, _ := netip.ParseAddr(client)
 	r = gateway.With(r, &gateway.Info{ID: "7", Host: host, Client: addr})
 	w := httptest.NewRecorder()
@@ -77,7 +68,7 @@ func ask(m gateway.Middleware, client, host, path, body string) *httptest.Respon
 }
 
 func passes(m gateway.Middleware, client, host, path string) bool {
-	return ask(m, client, host, path, "").Code == http.StatusOK
+	return ask(m, client, host, path).Code == http.StatusOK
 }
 
 func TestLists(t *testing.T) {
@@ -199,21 +190,6 @@ routes:
 	require.False(t, passes(m, "nobody", "x", "/c"))
 }
 
-// TestAPathIsNoProtectionOfAService is what the package comment warns of.
-func TestAPathIsNoProtectionOfAService(t *testing.T) {
-	const rpc = `{"service": "accounts", "endpoint": "Accounts.Delete"}`
-	byPath := open(t, ipallow.Config{File: write(t, "routes: [{path: /accounts, allow: [10.0.0.1]}]")})
-	require.Equal(t, http.StatusForbidden, ask(byPath, "203.0.113.7", "a", "/accounts/Accounts.Delete", "").Code)
-	require.Equal(t, http.StatusOK, ask(byPath, "203.0.113.7", "a", "/v1/rpc", rpc).Code, "the other way to the same endpoint")
-
-	byService := open(t, ipallow.Config{File: write(t, "services: [{service: accounts, allow: [10.0.0.1]}]")})
-	require.Equal(t, http.StatusForbidden, ask(byService, "203.0.113.7", "a", "/accounts/Accounts.Delete", "").Code)
-	require.Equal(t, http.StatusForbidden, ask(byService, "203.0.113.7", "a", "/v1/rpc", rpc).Code)
-	require.Equal(t, http.StatusOK, ask(byService, "10.0.0.1", "a", "/v1/rpc", rpc).Code)
-	require.Equal(t, http.StatusOK, ask(byService, "203.0.113.7", "a", "/greeter/Greeter.Hello", "").Code)
-	require.Equal(t, http.StatusForbidden, ask(byService, "nobody", "a", "/greeter/Greeter.Hello", "").Code)
-}
-
 func TestServices(t *testing.T) {
 	m := open(t, ipallow.Config{File: write(t, `
 allow: [10.0.0.0/8, 192.0.2.0/24]
@@ -244,7 +220,7 @@ services:
 func TestRefusalTellsNothing(t *testing.T) {
 	m := open(t, ipallow.Config{File: write(t, "deny: [10.0.0.0/8]\nservices: [{service: accounts, allow: [192.0.2.0/24]}]")})
 	for client, path := range map[string]string{"10.0.0.1": "/", "203.0.113.7": "/accounts/X", "nobody": "/"} {
-		w := ask(m, client, "a", path, "")
+		w := ask(m, client, "a", path)
 		require.Equal(t, http.StatusForbidden, w.Code)
 		require.JSONEq(t, `{"title":"Forbidden","status":403,"code":"PermissionDenied","detail":"this is not allowed from the address that the request comes from","request_id":"7"}`, w.Body.String())
 	}
