@@ -50,6 +50,7 @@ type exchange struct {
 	timer   *time.Timer
 	why     error // what the timer ends the exchange with
 	head    bool  // the head of the answer is there
+	over    bool
 	outcome outcome
 }
 
@@ -66,7 +67,7 @@ func (m *Router) proxy(w http.ResponseWriter, r *http.Request, rt *route, pool *
 	}
 	x.timer = time.AfterFunc(rt.timeout, x.expire)
 	defer func() { // also when the proxy panics, which is how it cuts an answer
-		x.timer.Stop()
+		x.end()
 		m.metrics.count(rt, pool, x.outcome)
 	}()
 	pool.budget.pay()
@@ -140,6 +141,8 @@ func (x *exchange) wait(why error, d time.Duration, isHead bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
+	case x.over:
+		return
 	case isHead:
 		x.head = true
 	case x.head: // the rest of a body that is sent while the answer comes
@@ -147,6 +150,20 @@ func (x *exchange) wait(why error, d time.Duration, isHead bool) {
 	}
 	x.why = why
 	x.timer.Reset(d)
+}
+
+// end is when the handler returns: who still sends the client's body must not read it any more.
+func (x *exchange) end() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	x.timer.Stop()
+}
+
+func (x *exchange) isOver() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.over
 }
 
 // rewrite makes the request for the upstream, apart from which server is asked.
@@ -248,6 +265,9 @@ func (x *exchange) ask(out *http.Request, s *server) (*http.Response, error) {
 	out.URL = &u
 	if x.route.rewrite.host == upstreamHost {
 		out.Host = s.url.Host
+	}
+	if x.body != nil {
+		out.Body = x.body // what ReverseProxy put around it cannot be read again once an attempt has closed it
 	}
 	if x.small != nil {
 		out.Body = io.NopCloser(bytes.NewReader(x.small))
@@ -368,6 +388,9 @@ type requestBody struct {
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	if b.x.isOver() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	b.mu.Lock()
 	b.read = true
 	b.mu.Unlock()
