@@ -17,11 +17,11 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
 
 	"github.com/plugmicro/micro/internal/otelsdk"
+	"github.com/plugmicro/micro/internal/otlptest"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/tracer"
@@ -84,8 +84,8 @@ func everywhere(t *testing.T, f func(t *testing.T, protocol string)) {
 func TestSpansArrive(t *testing.T) {
 	everywhere(t, func(t *testing.T, protocol string) {
 		for _, compression := range compressions {
-			r := listen(t, protocol, "", nil)
-			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr, "--tracer-compression", compression,
+			r := otlptest.Listen(t, protocol, "", nil)
+			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr, "--tracer-compression", compression,
 				"--tracer-headers", "Api-Key=hunter2, x-tenant = acme")
 			ctx, parent := tr.Provider().Tracer("test").Start(t.Context(), "parent", trace.WithSpanKind(trace.SpanKindServer))
 			_, child := tr.Provider().Tracer("test").Start(ctx, "child", trace.WithAttributes(attribute.String("key", "value")))
@@ -93,7 +93,7 @@ func TestSpansArrive(t *testing.T) {
 			child.End()
 			parent.End()
 			require.NoError(t, tr.Close())
-			got := r.spans()
+			got := r.Spans()
 			require.Len(t, got, 2)
 			require.Equal(t, "child", got[0].Name)
 			require.Equal(t, "as you say", got[0].Status.Message)
@@ -101,36 +101,27 @@ func TestSpansArrive(t *testing.T) {
 			require.Equal(t, parent.SpanContext().TraceID().String(), hex.EncodeToString(got[0].TraceId))
 			require.Equal(t, tracepb.Span_SPAN_KIND_SERVER, got[1].Kind)
 			require.Equal(t, "value", got[0].Attributes[0].Value.GetStringValue())
-			resource := r.requests[0].ResourceSpans[0].Resource.Attributes
-			require.Equal(t, "shop", text(resource, "service.name"))
-			require.Equal(t, "1.2.0", text(resource, "service.version"))
-			require.Equal(t, "hunter2", r.headers.Get("Api-Key"))
-			require.Equal(t, "acme", r.headers.Get("X-Tenant"))
-			require.Equal(t, compression == "gzip", r.compression == "gzip")
+			resource := r.Requests[0].ResourceSpans[0].Resource.Attributes
+			require.Equal(t, "shop", otlptest.Text(resource, "service.name"))
+			require.Equal(t, "1.2.0", otlptest.Text(resource, "service.version"))
+			require.Equal(t, "hunter2", r.Header.Get("Api-Key"))
+			require.Equal(t, "acme", r.Header.Get("X-Tenant"))
+			require.Equal(t, compression == "gzip", r.Compression == "gzip")
 			if protocol == "http" {
-				require.Equal(t, "/v1/traces", r.path)
+				require.Equal(t, "/v1/traces", r.Path)
 			}
 			require.Empty(t, out.String())
 		}
 	})
 }
 
-func text(attrs []*commonpb.KeyValue, key string) string {
-	for _, a := range attrs {
-		if a.Key == key {
-			return a.Value.GetStringValue()
-		}
-	}
-	return ""
-}
-
 func TestEndpoints(t *testing.T) {
-	r := listen(t, "http", "", nil)
-	for endpoint, path := range map[string]string{"http://" + r.addr: "/v1/traces", "http://" + r.addr + "/tenant/v1/traces": "/tenant/v1/traces"} {
+	r := otlptest.Listen(t, "http", "", nil)
+	for endpoint, path := range map[string]string{"http://" + r.Addr: "/v1/traces", "http://" + r.Addr + "/tenant/v1/traces": "/tenant/v1/traces"} {
 		tr, _ := open(t, "--tracer-endpoint", endpoint)
 		spans(tr, 1)
 		require.NoError(t, tr.Close())
-		require.Equal(t, path, r.path)
+		require.Equal(t, path, r.Path)
 	}
 	for _, c := range []struct {
 		config Config
@@ -157,14 +148,14 @@ func TestTLS(t *testing.T) {
 		require.NoError(t, err)
 		server.ClientAuth = 4 // RequireAndVerifyClientCert
 		server.NextProtos = []string{"h2", "http/1.1"}
-		r := listen(t, protocol, "", server)
-		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", "https://"+r.addr,
+		r := otlptest.Listen(t, protocol, "", server)
+		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", "https://"+r.Addr,
 			"--tracer-tls-ca", settings.CA, "--tracer-tls-cert", settings.Cert, "--tracer-tls-key", settings.Key)
 		spans(tr, 1)
 		require.NoError(t, tr.Close())
-		require.Len(t, r.spans(), 1, out)
+		require.Len(t, r.Spans(), 1, out)
 
-		tr, out = open(t, "--tracer-protocol", protocol, "--tracer-endpoint", "https://"+r.addr, "--tracer-timeout=3s") // trusts nobody of these
+		tr, out = open(t, "--tracer-protocol", protocol, "--tracer-endpoint", "https://"+r.Addr, "--tracer-timeout=3s") // trusts nobody of these
 		spans(tr, 1)
 		require.NoError(t, tr.Close())
 		require.EqualValues(t, 1, tr.Dropped())
@@ -186,8 +177,8 @@ func TestReceiverThatIsAway(t *testing.T) {
 		require.Equal(t, 1, strings.Count(out.String(), "\n"), out)
 		require.Contains(t, out.String(), "spans are lost until this is over")
 
-		r := listen(t, protocol, addr, nil)
-		require.Eventually(t, func() bool { spans(tr, 1); return len(r.spans()) > 0 }, soon, 50*time.Millisecond)
+		r := otlptest.Listen(t, protocol, addr, nil)
+		require.Eventually(t, func() bool { spans(tr, 1); return len(r.Spans()) > 0 }, soon, 50*time.Millisecond)
 		require.NoError(t, tr.Close())
 	})
 }
@@ -202,11 +193,11 @@ func free(t *testing.T) string {
 // TestReceiverThatHangs: what waits is bounded, and so is closing.
 func TestReceiverThatHangs(t *testing.T) {
 	everywhere(t, func(t *testing.T, protocol string) {
-		r := listen(t, protocol, "", nil)
+		r := otlptest.Listen(t, protocol, "", nil)
 		hang := make(chan struct{})
-		r.hang = hang
+		r.Hang = hang
 		t.Cleanup(func() { close(hang) })
-		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr,
+		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr,
 			"--tracer-queue-size=100", "--tracer-batch-size=10", "--tracer-close-timeout=200ms", "--tracer-timeout=1h")
 		before := time.Now()
 		spans(tr, 10_000)
@@ -223,19 +214,19 @@ func TestReceiverThatHangs(t *testing.T) {
 func TestReceiverThatRefuses(t *testing.T) {
 	everywhere(t, func(t *testing.T, protocol string) {
 		t.Run("for a moment", func(t *testing.T) {
-			r := listen(t, protocol, "", nil)
-			r.refuse = []int{503, 503, 0}
-			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr)
+			r := otlptest.Listen(t, protocol, "", nil)
+			r.Refuse = []int{503, 503, 0}
+			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr)
 			spans(tr, 1)
-			require.Eventually(t, func() bool { return len(r.spans()) == 1 }, soon, tick)
+			require.Eventually(t, func() bool { return len(r.Spans()) == 1 }, soon, tick)
 			require.NoError(t, tr.Close())
 			require.Zero(t, tr.Dropped())
 			require.Empty(t, out.String())
 		})
 		t.Run("for good", func(t *testing.T) {
-			r := listen(t, protocol, "", nil)
-			r.refuse, r.text = []int{401}, "no such key"+strings.Repeat(".", 10_000)
-			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr, "--tracer-headers=api-key=hunter2")
+			r := otlptest.Listen(t, protocol, "", nil)
+			r.Refuse, r.Text = []int{401}, "no such key"+strings.Repeat(".", 10_000)
+			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr, "--tracer-headers=api-key=hunter2")
 			spans(tr, 1)
 			require.NoError(t, tr.Close())
 			require.EqualValues(t, 1, tr.Dropped())
@@ -244,18 +235,18 @@ func TestReceiverThatRefuses(t *testing.T) {
 			require.NotContains(t, out.String(), "hunter2")
 		})
 		t.Run("some", func(t *testing.T) {
-			r := listen(t, protocol, "", nil)
-			r.partial, r.text = 2, "too old"
-			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr)
+			r := otlptest.Listen(t, protocol, "", nil)
+			r.Partial, r.Text = 2, "too old"
+			tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr)
 			spans(tr, 5)
 			require.NoError(t, tr.Close())
 			require.EqualValues(t, 2, tr.Dropped())
 			require.Contains(t, out.String(), "too old")
 		})
 		t.Run("none, with a word", func(t *testing.T) {
-			r := listen(t, protocol, "", nil)
-			r.text = "slow down, please"
-			tr, _ := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr)
+			r := otlptest.Listen(t, protocol, "", nil)
+			r.Partial, r.Text = 0, "slow down, please"
+			tr, _ := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr)
 			spans(tr, 5)
 			require.NoError(t, tr.Close())
 			require.Zero(t, tr.Dropped())
@@ -265,21 +256,21 @@ func TestReceiverThatRefuses(t *testing.T) {
 
 // TestRedirect: the headers are for the endpoint alone.
 func TestRedirect(t *testing.T) {
-	r := listen(t, "http", "", nil)
-	r.refuse = []int{http.StatusTemporaryRedirect, 0}
-	tr, _ := open(t, "--tracer-endpoint", r.addr, "--tracer-headers=api-key=hunter2")
+	r := otlptest.Listen(t, "http", "", nil)
+	r.Refuse = []int{http.StatusTemporaryRedirect, 0}
+	tr, _ := open(t, "--tracer-endpoint", r.Addr, "--tracer-headers=api-key=hunter2")
 	spans(tr, 1)
 	require.NoError(t, tr.Close())
 	require.EqualValues(t, 1, tr.Dropped())
-	require.Equal(t, "/v1/traces", r.path, "nothing was sent elsewhere")
+	require.Equal(t, "/v1/traces", r.Path, "nothing was sent elsewhere")
 }
 
 func TestSampleRatio(t *testing.T) {
-	r := listen(t, "http", "", nil)
-	tr, _ := open(t, "--tracer-endpoint", r.addr, "--tracer-sample-ratio=0.25")
+	r := otlptest.Listen(t, "http", "", nil)
+	tr, _ := open(t, "--tracer-endpoint", r.Addr, "--tracer-sample-ratio=0.25")
 	spans(tr, 2000)
 	require.NoError(t, tr.Close())
-	require.InDelta(t, 500, len(r.spans()), 150)
+	require.InDelta(t, 500, len(r.Spans()), 150)
 }
 
 // TestVariablesOfOpenTelemetry: those of the exporter are not asked, and it is said so.
@@ -292,13 +283,13 @@ func TestVariablesOfOpenTelemetry(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
 		t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
 		t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
-		r := listen(t, protocol, "", nil)
-		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.addr, "--tracer-compression=none")
+		r := otlptest.Listen(t, protocol, "", nil)
+		tr, out := open(t, "--tracer-protocol", protocol, "--tracer-endpoint", r.Addr, "--tracer-compression=none")
 		spans(tr, 50)
 		require.NoError(t, tr.Close())
-		require.Len(t, r.spans(), 50)
-		require.Empty(t, r.headers.Get("Api-Key"))
-		require.NotEqual(t, "gzip", r.compression)
+		require.Len(t, r.Spans(), 50)
+		require.Empty(t, r.Header.Get("Api-Key"))
+		require.NotEqual(t, "gzip", r.Compression)
 		require.Equal(t, 1, strings.Count(out.String(), "\n"), out)
 		require.Contains(t, out.String(), "OTEL_EXPORTER_OTLP_ENDPOINT")
 		require.Contains(t, out.String(), "OTEL_BSP_MAX_QUEUE_SIZE")
