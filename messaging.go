@@ -99,8 +99,8 @@ func (s *Service) subscribe(ctx context.Context, host *plugin.Host) error {
 }
 
 func (s *Service) broker(host *plugin.Host) (broker.Broker, error) {
-	if open := s.traced.Load(); open != nil {
-		return (*open)()
+	if traced := s.traced.Load(); traced != nil {
+		return traced.broker()
 	}
 	return plugin.Open[broker.Broker](host)
 }

@@ -89,7 +89,7 @@ type Service struct {
 	state   state
 	running *running
 	host    atomic.Pointer[plugin.Host] // while it runs
-	traced  atomic.Pointer[openBroker]  // opens the broker when a tracer was chosen
+	traced  atomic.Pointer[traced]      // nil: no tracer was chosen
 	found   atomic.Pointer[found]       // once it is registered
 	ready   atomic.Bool
 }
@@ -101,7 +101,11 @@ type found struct {
 	keeper  *registry.Keeper
 }
 
-type openBroker func() (broker.Broker, error)
+// traced is what a service has when a tracer was chosen.
+type traced struct {
+	tracer tracer.Tracer
+	broker func() (broker.Broker, error) // opens it, once
+}
 
 type state int
 
@@ -154,6 +158,15 @@ func (s *Service) Address() string {
 
 // Client calls other services. It is the same one every time, and ready once the service runs.
 func (s *Service) Client() *client.Client { return s.client }
+
+// Tracer is the one that was chosen, once the service has started, for spans that belong to no call; nil if none was.
+// Handlers find their span in their context.
+func (s *Service) Tracer() tracer.Tracer {
+	if traced := s.traced.Load(); traced != nil {
+		return traced.tracer
+	}
+	return nil
+}
 
 // Ready says whether the service runs and others can find it.
 func (s *Service) Ready() bool {
@@ -277,14 +290,13 @@ func (s *Service) trace(host *plugin.Host) error {
 	}
 	s.client.Use(tracing.Client(t))
 	s.server.Use(tracing.Server(t))
-	open := openBroker(sync.OnceValues(func() (broker.Broker, error) {
+	s.traced.Store(&traced{t, sync.OnceValues(func() (broker.Broker, error) {
 		b, err := plugin.Open[broker.Broker](host)
 		if err != nil {
 			return nil, err
 		}
 		return tracing.Broker(t, b), nil
-	}))
-	s.traced.Store(&open)
+	})})
 	s.running.log.Info("tracing", "tracer", t.String())
 	return nil
 }
