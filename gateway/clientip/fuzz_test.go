@@ -1,10 +1,15 @@
 package clientip_test
 
 import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -106,3 +111,58 @@ func FuzzParsePrefix(f *testing.F) {
 		require.Equal(t, p, again)
 	})
 }
+
+// FuzzProxyHeader holds that an untrusted peer is never taken for another, and that what follows a header that is refused
+// is not read.
+func FuzzProxyHeader(f *testing.F) {
+	f.Add([]byte("PROXY TCP4 10.9.9.9 192.0.2.1 1 80\r\nGET"))
+	f.Add([]byte("PROXY UNKNOWN\r\nGET"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x09\x09\x09\xc0\x00\x02\x01\x00\x01\x00\x50GET"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET"))
+	f.Add(append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x31\x00\xd8"), make([]byte, 220)...))
+	who, err := clientip.New(clientip.Settings{TrustedProxies: []string{"10.0.0.0/8"}, ProxyProtocol: true})
+	require.NoError(f, err)
+	who.Log = slog.New(slog.DiscardHandler)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, peer := range []string{"10.1.1.1:80", "203.0.113.7:80"} {
+			c, err := who.Listener(&one{&said{Reader: bytes.NewReader(data), peer: tcp(peer)}}).Accept()
+			require.NoError(t, err)
+			remote := c.RemoteAddr().String()
+			read, err := io.ReadAll(c)
+			if peer[0] == '2' {
+				require.Equal(t, peer, remote)
+				require.True(t, err != nil || bytes.Equal(read, data), "a header is refused, not skipped")
+				continue
+			}
+			if err != nil {
+				require.Equal(t, peer, remote)
+				require.Empty(t, read)
+			} else if remote != "unknown" {
+				_, err := netip.ParseAddrPort(remote)
+				require.NoError(t, err)
+				require.Less(t, len(read), max(len(data), 1))
+			}
+		}
+	})
+}
+
+// one is a listener of one connection.
+type one struct{ net.Conn }
+
+func (o *one) Accept() (net.Conn, error) { return o.Conn, nil }
+func (o *one) Addr() net.Addr            { return o.LocalAddr() }
+
+// said is a connection whose peer said all that it will.
+type said struct {
+	*bytes.Reader
+	peer net.Addr
+}
+
+func (s *said) Read(b []byte) (int, error)       { return s.Reader.Read(b) }
+func (s *said) Write(b []byte) (int, error)      { return len(b), nil }
+func (s *said) Close() error                     { return nil }
+func (s *said) LocalAddr() net.Addr              { return tcp("192.0.2.1:80") }
+func (s *said) RemoteAddr() net.Addr             { return s.peer }
+func (s *said) SetDeadline(time.Time) error      { return nil }
+func (s *said) SetReadDeadline(time.Time) error  { return nil }
+func (s *said) SetWriteDeadline(time.Time) error { return nil }

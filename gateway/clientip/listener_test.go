@@ -2,10 +2,12 @@ package clientip_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -150,6 +152,31 @@ func TestSlowProxyHeader(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 	}
 	require.Less(t, time.Since(start), 20*time.Second)
+}
+
+// TestTLSAboveTheHeader, with HTTP/2.
+func TestTLSAboveTheHeader(t *testing.T) {
+	who, err := clientip.New(clientip.Settings{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true})
+	require.NoError(t, err)
+	l := listen(t, "tcp", "127.0.0.1:0")
+	srv := httptest.NewUnstartedServer(answer(who))
+	require.NoError(t, srv.Listener.Close())
+	srv.Listener, srv.EnableHTTP2 = who.Listener(l), true
+	srv.StartTLS()
+	defer srv.Close()
+	client := srv.Client()
+	client.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		conn := dial(t, l)
+		_, err := io.WriteString(conn, v2(t, proxyproto.TCPv6, tcp("[2001:db8::7]:1"), tcp("[2001:db8::1]:443")))
+		return conn, err
+	}
+	resp, err := client.Get(srv.URL)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, "2001:db8::7 secure", string(body))
+	require.Equal(t, 2, resp.ProtoMajor)
 }
 
 func TestRefusedHeadersAreLogged(t *testing.T) {
