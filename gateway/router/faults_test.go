@@ -363,7 +363,9 @@ func TestMirror(t *testing.T) {
 	require.Equal(t, "POSTh/m/x?y10b", <-copies)
 	post(20000)
 	post(40000)
-	result := func(name string) float64 { return testutil.ToFloat64(f.router.metrics.mirrors.WithLabelValues("all", name)) }
+	result := func(name string) float64 {
+		return testutil.ToFloat64(f.router.metrics.mirrors.WithLabelValues("all", name))
+	}
 	require.Equal(t, 1.0, result("too_large"))
 	for range maxMirrored + 10 {
 		post(0)

@@ -823,6 +823,9 @@ func (p *parser) respond(n *yaml.Node, t *target) {
 		"body":    p.string(&t.respond.body, anything),
 		"headers": p.headers(&t.respond.header),
 	})
+	if s := t.respond.status; t.respond.body != "" && (s == http.StatusNoContent || s == http.StatusNotModified) {
+		p.fail(n, "an answer of %d has no body", s)
+	}
 }
 
 func (p *parser) weights(n *yaml.Node, r *route) {

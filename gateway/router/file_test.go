@@ -81,6 +81,7 @@ func TestMistakes(t *testing.T) {
 		"one of a suffix":     {"routes:\n- name: a\n  match: {template: '/{h}'}\n  to: {redirect: {to: 'https://{host}{h}/'}}", "is no location"},
 		"one with a user":     {"routes:\n- name: a\n  to: {redirect: {to: 'https://a@b/'}}", "is no location"},
 		"one without a place": {"routes:\n- name: a\n  to: {redirect: {}}", "a redirect wants to"},
+		"a body of nothing":   {"routes:\n- name: a\n  to: {respond: {status: 204, body: a}}", "has no body"},
 		"a status":            {"routes:\n- name: a\n  to: {redirect: {to: /, status: 200}}", "is no status of a redirect"},
 		"a retry":             {route("  retries: {on: [500]}"), "nothing that is tried again"},
 		"a fraction":          {route("  mirror: {url: http://b, fraction: 2}"), "is no fraction"},

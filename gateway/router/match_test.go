@@ -67,7 +67,7 @@ func regexOf(template string) *regexp.Regexp {
 // so that much of it collides.
 func TestIndexAgreesWithTheFile(t *testing.T) {
 	hits := 0
-	for seed := range uint64(300) {
+	for seed := range uint64(120) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		var file strings.Builder
 		file.WriteString("routes:\n")
@@ -87,7 +87,7 @@ func TestIndexAgreesWithTheFile(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, hits, 20000, "the requests find routes at all")
+	require.Greater(t, hits, 8000, "the requests find routes at all")
 }
 
 var words = []string{"a", "b", "c", "ab"}

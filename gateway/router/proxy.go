@@ -75,6 +75,9 @@ func (m *Router) proxy(w http.ResponseWriter, r *http.Request, rt *route, pool *
 		Rewrite: x.rewrite, Transport: x, ModifyResponse: x.answer, ErrorHandler: x.fail, BufferPool: buffers, ErrorLog: silent,
 	}
 	proxy.ServeHTTP(w, x.in)
+	if x.outcome == answered && errors.Is(context.Cause(ctx), errStalled) {
+		x.outcome = stalled // a tunnel
+	}
 	if rt.mirror != nil {
 		m.mirror(x)
 	}
@@ -411,6 +414,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 // Close leaves the client's body to its server: another attempt may need it.
 func (b *requestBody) Close() error { return nil }
 
+// wasRead and failure are asked of requests without such a body, too.
 func (b *requestBody) wasRead() bool {
 	if b == nil {
 		return false

@@ -24,6 +24,8 @@ import (
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
+	"github.com/plugmicro/micro/registry"
+	"github.com/plugmicro/micro/registry/memory"
 )
 
 // to is one route to a URL, with more lines of the route.
@@ -399,6 +401,31 @@ func TestIdleTunnel(t *testing.T) {
 	_, err := br.ReadByte()
 	require.Error(t, err)
 	<-gone
+	eventually(t, "it is counted", func() bool { return f.counted("all", hostOf(up), stalled) == 1 })
+}
+
+// TestGuardsAreAskedForServices also if they are asked by HTTP.
+func TestGuardsAreAskedForServices(t *testing.T) {
+	reg := memory.NewStore().Open()
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	up := serve(t, says("up"))
+	require.NoError(t, reg.Register(&registry.Service{Name: "shop", Nodes: []*registry.Node{{ID: "a", Address: hostOf(up)}}}))
+	f := start(t, "routes: [{name: all, to: {service_http: shop}}]", func(s *settings) {
+		s.reg = reg
+		s.seen = func(r *http.Request) {
+			gateway.Of(r).Guard(func(service, _ string) error {
+				if r.URL.Path == "/no" {
+					return gateway.NewProblem(403, "not %s", service)
+				}
+				return nil
+			})
+		}
+	})
+	res, body := f.get(t, "/no")
+	require.Equal(t, 403, res.StatusCode)
+	require.Contains(t, body, "not shop")
+	_, body = f.get(t, "/yes")
+	require.Equal(t, "up", body)
 }
 
 func TestAnswersOfTheRouterItself(t *testing.T) {

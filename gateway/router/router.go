@@ -298,6 +298,9 @@ func (m *Router) serve(w http.ResponseWriter, r *http.Request, rt *route, info *
 	switch t := rt.pick(r, info); {
 	case t.pool != nil:
 		path, err := rt.rewrite.apply(r.URL.Path, valuesOf(r, params))
+		if service := t.upstream.service; err == nil && service != "" {
+			err = info.Admit(service, "") // which endpoint it is, only the service knows
+		}
 		if err != nil {
 			gateway.Fail(w, r, err)
 			return
