@@ -30,7 +30,9 @@
 // Of the routes that match, all deny lists count, with the one above; and the allow list of the most specific route that has
 // one: an exact host before a wildcard, a longer one before a shorter, then the longer path. No route has one: the one above.
 //
-// The client of a call must also pass the lists of the service, again all deny lists and the most specific allow list.
+// The client of a call must also pass the lists of the service, again all deny lists and the most specific allow list. Where
+// the router passes requests on to the HTTP address of a service, only that knows which endpoint is meant: the client
+// must be in all allow lists of the service then.
 //
 // PROTECT A SERVICE BY services, NOT BY A PATH. The same endpoint is called by several paths, and by /v1/rpc, where the body
 // names it: a list for the path /accounts says nothing about those. Lists for routes are for what the router sends
@@ -174,10 +176,15 @@ func (m *Middleware) admit(info *gateway.Info, service, endpoint string) error {
 	if !info.Client.IsValid() {
 		return nil // a dry run: it was counted when it came
 	}
-	if by, ok := m.lists.Load().services.decide(service, endpoint, info.Client); by != nil {
-		return m.settle(info, by, ok)
+	services := m.lists.Load().services
+	by, ok := services.decide(service, endpoint, info.Client)
+	if endpoint == "" {
+		by, ok = services.decideAnyEndpoint(service, info.Client)
 	}
-	return nil
+	if by == nil {
+		return nil
+	}
+	return m.settle(info, by, ok)
 }
 
 // settle counts what a list decided; its error refuses the request, and tells nothing of the lists.

@@ -200,6 +200,9 @@ services:
   - service: accounts
     endpoint: Accounts.Balance
     allow: [192.0.2.0/24, 10.6.6.6]
+  - service: ledger
+    endpoint: Ledger.Write
+    allow: [10.0.0.1]
 `)})
 	for _, c := range []struct {
 		client, path string
@@ -211,6 +214,12 @@ services:
 		{"10.0.0.1", "/accounts/Accounts.Balance", false},
 		{"10.6.6.6", "/accounts/Accounts.Balance", false},
 		{"192.0.2.1", "/greeter/Greeter.Hello", true},
+		{"10.0.0.1", "/accounts", false}, // the endpoint is not known: it might be Accounts.Balance
+		{"192.0.2.1", "/accounts", false},
+		{"10.0.0.1", "/ledger", true},
+		{"10.0.0.2", "/ledger", false},
+		{"10.0.0.1", "/ledger/Ledger.Read", true},
+		{"192.0.2.1", "/ledger/Ledger.Read", true},
 		{"203.0.113.7", "/greeter/Greeter.Hello", false}, // who may not call anything may not call that
 	} {
 		require.Equal(t, c.want, passes(m, c.client, "a", c.path), "%v", c)

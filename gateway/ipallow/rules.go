@@ -51,6 +51,21 @@ func (rs rules) decide(a, b string, client netip.Addr) (by *rule, ok bool) {
 	return by, by != nil && (by.allow == nil || by.allow.Contains(client))
 }
 
+// decideAnyEndpoint is for a request of which only the service knows which endpoint it is for: all rules of that service
+// must let it pass.
+func (rs rules) decideAnyEndpoint(service string, client netip.Addr) (by *rule, ok bool) {
+	for _, r := range rs {
+		if !r.match(service, "") {
+			continue
+		}
+		if r.deny.Contains(client) || r.allow != nil && !r.allow.Contains(client) {
+			return r, false
+		}
+		by = r
+	}
+	return by, true
+}
+
 func (rs rules) sort() {
 	slices.SortStableFunc(rs, func(x, y *rule) int { return slices.Compare(y.specificity[:], x.specificity[:]) })
 }
@@ -75,11 +90,11 @@ func forRoute(host, path string) *rule {
 	}
 }
 
-// forService is without endpoint for all of them.
+// forService is without endpoint for all of them, and matches an endpoint that is not known.
 func forService(service, endpoint string) *rule {
 	return &rule{
 		name:        strings.TrimSpace("service " + service + " " + endpoint),
-		match:       func(s, e string) bool { return s == service && (endpoint == "" || e == endpoint) },
+		match:       func(s, e string) bool { return s == service && (endpoint == "" || e == endpoint || e == "") },
 		specificity: [3]int{len(endpoint)},
 	}
 }
