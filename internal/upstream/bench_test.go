@@ -66,5 +66,3 @@ func transports() map[string]http.RoundTripper {
 		"net/http": &http.Transport{MaxIdleConnsPerHost: 512, DisableCompression: true},
 	}
 }
-
-func echo(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) }

@@ -35,6 +35,7 @@ type conn struct {
 	idleSince time.Time // when it came there
 	timed     bool      // it has a deadline for reading
 	headLeft  int64     // bytes that may be read
+	readErr   error     // of the last Read
 
 	// of the exchange
 
@@ -56,6 +57,7 @@ func newConn(p *pool, h *host, tc *net.TCPConn) *conn {
 // Read is for the bufio.Reader.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.headLeft <= 0 {
+		c.readErr = ErrHeadTooLarge
 		return 0, ErrHeadTooLarge
 	}
 	if int64(len(p)) > c.headLeft {
@@ -63,6 +65,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.tcp.Read(p)
 	c.headLeft -= int64(n)
+	c.readErr = err
 	return n, err
 }
 
@@ -79,7 +82,7 @@ func (c *conn) exchange(t *Transport, req *http.Request, m *message) (*http.Resp
 	if c.ctx.Done() != nil {
 		c.stop = context.AfterFunc(c.ctx, c.abortFn)
 	}
-	c.headLeft, c.answered = t.maxHead, false
+	c.headLeft, c.answered, c.readErr = t.maxHead, false, nil
 	n, failure := c.tcp.Write(m.buf)
 	switch {
 	case failure != nil: // a server that closed may have said why
@@ -141,14 +144,25 @@ func (c *conn) readHead(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// readOneHead returns the error of the connection rather than what the parser makes of it.
 func (c *conn) readOneHead(req *http.Request) (*http.Response, error) {
-	if _, err := c.br.Peek(1); err == io.EOF {
-		return nil, errClosed
-	} else if err != nil {
-		return nil, err
+	_, err := c.br.Peek(1)
+	if err == nil {
+		c.answered = true
+		var resp *http.Response
+		if resp, err = http.ReadResponse(c.br, req); err == nil {
+			return resp, nil
+		}
 	}
-	c.answered = true
-	return http.ReadResponse(c.br, req)
+	switch {
+	case c.readErr == nil:
+		return nil, err
+	case c.readErr != io.EOF:
+		return nil, c.readErr
+	case c.answered:
+		return nil, io.ErrUnexpectedEOF
+	}
+	return nil, errClosed
 }
 
 // fail drops the connection and says why, unless ctx or the request's body is why. read is what came instead of a response.
