@@ -1,0 +1,62 @@
+package rpc
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPathRules(t *testing.T) {
+	for path, want := range map[string]string{ // by the rules | by the exact name
+		"/foo":                           "foo Foo.Call|",
+		"/foo/":                          "foo Foo.Call|",
+		"/foo/bar":                       "foo Foo.Bar|foo bar",
+		"/foo/bar/":                      "foo Foo.Bar|foo bar",
+		"/greeter/say/hello":             "greeter Say.Hello|greeter.say hello",
+		"/foo/bar/baz-xyz":               "foo Bar.BazXyz|foo.bar baz-xyz",
+		"/foo/bar/baz/cat":               "foo.bar Baz.Cat|foo.bar.baz cat",
+		"/a/b/c/d/e":                     "a.b.c D.E|a.b.c.d e",
+		"/v1/foo/bar":                    "v1.foo Foo.Bar|v1.foo bar",
+		"/v12/foo/bar":                   "v12.foo Foo.Bar|v12.foo bar",
+		"/v1/foo/bar/baz":                "v1.foo Bar.Baz|v1.foo.bar baz",
+		"/v1/foo":                        "v1 V1.Foo|v1 foo",
+		"/v/foo/bar":                     "v Foo.Bar|v.foo bar",
+		"/v1a/foo/bar":                   "v1a Foo.Bar|v1a.foo bar",
+		"/greeter/sayHello":              "greeter Greeter.SayHello|greeter sayHello",
+		"/my-greeter/hello":              "my-greeter MyGreeter.Hello|my-greeter hello",
+		"/greeter/say--hello-":           "greeter Greeter.SayHello|greeter say--hello-",
+		"/greeter/Greeter.Hello":         "|greeter Greeter.Hello",
+		"/foo/bar/Baz.Cat":               "|foo.bar Baz.Cat",
+		"/v1/foo/Foo.Bar":                "|v1.foo Foo.Bar",
+		"/shop.cart":                     "shop.cart Shop.cart.Call|",
+		"/":                              "|",
+		"":                               "|",
+		"/Greeter/Hello":                 "Greeter Greeter.Hello|Greeter Hello",
+		"/" + strings.Repeat("a/", 1000): "",
+	} {
+		s, e, xs, xe := endpointOf(path)
+		if want != "" {
+			require.Equal(t, want, strings.TrimSpace(s+" "+e)+"|"+strings.TrimSpace(xs+" "+xe), path)
+		}
+	}
+}
+
+// FuzzPath holds that a path names an endpoint in one way, with a slash at its end or without, and never panics.
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{"/", "/foo", "/foo/bar", "/v1/foo/bar", "/a/b.c", "/a/-", "/-/-", "//", "/ä/ß-x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		s, e, xs, xe := endpointOf(path)
+		if !strings.HasSuffix(path, "/") {
+			s2, e2, xs2, xe2 := endpointOf(path + "/")
+			require.Equal(t, [4]string{s, e, xs, xe}, [4]string{s2, e2, xs2, xe2})
+		}
+		require.Equal(t, s == "", e == "")
+		require.Equal(t, xs == "" && xe == "" || xe != "", true)
+		if s != "" {
+			require.Contains(t, e, ".", "the rules lead to Type.Method")
+		}
+	})
+}

@@ -1,0 +1,56 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/plugmicro/micro/client"
+	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/status"
+	"github.com/plugmicro/micro/transport"
+)
+
+// why is what a client of the gateway is told of a call or a stream that failed. What the endpoint answered it hears as
+// it is; of what failed on the way the log has the details, with addresses.
+func (h *Handler) why(ctx context.Context, t *target, err error) error {
+	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return gateway.NewProblem(gateway.ClientClosed, "the client went before the answer came")
+		}
+		return gateway.NewProblem(http.StatusServiceUnavailable, "the gateway stops: try again")
+	}
+	var failure *client.Failure
+	if !errors.As(err, &failure) {
+		return err
+	}
+	p := problemOf(t, failure)
+	if p.Status >= 500 && p.Status != http.StatusGatewayTimeout {
+		h.failures.Warn(h.log, "calls fail on their way", "service", t.service, "endpoint", t.endpoint, "status", p.Status, "error", err)
+	}
+	return p
+}
+
+func problemOf(t *target, f *client.Failure) *gateway.Problem {
+	switch f.Status.Code {
+	case status.DeadlineExceeded:
+		return gateway.NewProblem(http.StatusGatewayTimeout, "service %s gave no answer in time", t.service)
+	case status.Canceled:
+		return gateway.NewProblem(gateway.ClientClosed, "the call was cancelled")
+	case status.Unimplemented:
+		return gateway.NewProblem(http.StatusNotImplemented, "the node of service %s that was asked has no endpoint %s", t.service, t.endpoint)
+	case status.InvalidArgument:
+		return gateway.NewProblem(http.StatusBadRequest, "the request has more metadata than a call can carry")
+	case status.ResourceExhausted:
+		if strings.Contains(f.Status.Message, transport.ErrTooLarge.Error()) {
+			return gateway.NewProblem(http.StatusRequestEntityTooLarge, "the request is larger than service %s takes", t.service)
+		}
+		return gateway.NewProblem(http.StatusTooManyRequests, "service %s has too much to do: try again later", t.service)
+	case status.Unavailable:
+		if !f.MayHaveRun {
+			return gateway.NewProblem(http.StatusServiceUnavailable, "no node of service %s can be reached", t.service)
+		}
+	}
+	return gateway.NewProblem(http.StatusBadGateway, "service %s was lost before its answer came: what was asked may have been done", t.service)
+}
