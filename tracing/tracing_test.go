@@ -26,6 +26,7 @@ import (
 	memoryregistry "github.com/plugmicro/micro/registry/memory"
 	"github.com/plugmicro/micro/server"
 	"github.com/plugmicro/micro/status"
+	"github.com/plugmicro/micro/tracer"
 	"github.com/plugmicro/micro/tracing"
 	"github.com/plugmicro/micro/transport/tcp"
 )
@@ -86,19 +87,27 @@ func (g Greeter) Chat(ctx context.Context, both *server.Stream[Hello, string]) e
 }
 
 func newWorld(t testing.TB, spans *spantest.Tracer) *world {
+	w := newWorldOf(t, spans)
+	w.spans = spans
+	return w
+}
+
+// newWorldOf makes one with any tracer, or none.
+func newWorldOf(t testing.TB, by tracer.Tracer) *world {
 	log := slog.New(slog.DiscardHandler)
 	reg := memoryregistry.NewStore().Open()
 	tr, err := tcp.New(&plugin.Env{}, tcp.Config{})
 	require.NoError(t, err)
-	w := &world{spans: spans, reg: reg, client: client.New(reg, tr, client.Options{Logger: log}), plain: client.New(reg, tr, client.Options{Logger: log})}
-	if spans != nil {
-		w.client.Use(tracing.Client(spans))
+	w := &world{reg: reg, client: client.New(reg, tr, client.Options{Logger: log}), plain: client.New(reg, tr, client.Options{Logger: log})}
+	if by != nil {
+		w.client.Use(tracing.Client(by))
 	}
 	s := server.New("greeter", server.Options{Logger: log})
-	if spans != nil {
-		s.Use(tracing.Server(spans))
+	if by != nil {
+		s.Use(tracing.Server(by))
 	}
 	require.NoError(t, s.Handle(Greeter{w.client}))
+	require.NoError(t, server.Func(s, "Echo", func(_ context.Context, req *[]byte) (*[]byte, error) { return req, nil }))
 	l, err := tr.Listen(t.Context(), "127.0.0.1:0")
 	require.NoError(t, err)
 	w.addr = l.Addr()
