@@ -4,7 +4,7 @@
 //	defer func() { span.End(status, bytes, nil) }()
 //
 // It wraps no ResponseWriter: who serves knows the status. With a nil tracer nothing is done. Calls that are made with the
-// context of the request belong to its span (see package tracing); what is sent on by HTTP carries it by Forward or Inject.
+// context of the request belong to its span (see package tracing); what is sent on by HTTP carries it by Send, Forward or Inject.
 //
 // Spans have method, path, host, status and address of the client, never a query, a header or a body.
 package httptrace
@@ -109,6 +109,21 @@ func Forward(r *http.Request) (*http.Request, *Span) {
 	r = r.Clone(ctx)
 	Inject(ctx, r.Header)
 	return r, s
+}
+
+// Send is Forward around one round trip. The span ends with the head of the answer, because the body may be a stream.
+func Send(r *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	r, span := Forward(r)
+	if span == nil {
+		return roundTrip(r)
+	}
+	rsp, err := roundTrip(r)
+	if err != nil {
+		span.End(0, -1, err)
+		return rsp, err
+	}
+	span.End(rsp.StatusCode, rsp.ContentLength, nil)
+	return rsp, nil
 }
 
 // Inject puts the context of the span of a request, or of one below it, into the headers of what is sent on for it. Without

@@ -172,6 +172,45 @@ func TestForwardThatFails(t *testing.T) {
 	require.Empty(t, sent.Attribute(string(semconv.HTTPResponseStatusCodeKey)))
 }
 
+func TestSend(t *testing.T) {
+	spans := spantest.New()
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.Header.Get("Traceparent"))
+	}))
+	t.Cleanup(upstream.Close)
+	var failed error
+	s := front(t, spans, func(w http.ResponseWriter, r *http.Request) {
+		tr := &http.Transport{DisableKeepAlives: true}
+		for _, url := range []string{upstream.URL, "http://127.0.0.1:1"} {
+			out, err := http.NewRequestWithContext(r.Context(), "GET", url, nil)
+			require.NoError(t, err)
+			rsp, err := httptrace.Send(out, tr.RoundTrip)
+			if err != nil {
+				failed = err
+				continue
+			}
+			io.Copy(w, rsp.Body)
+			rsp.Body.Close()
+		}
+	})
+	received := do(t, "GET", s.URL)
+	spans.Wait(t, "GET server")
+	sent := spans.Ended()
+	require.Equal(t, []string{"GET client", "GET client", "GET server"}, spans.Labels())
+	require.Contains(t, received, sent[0].SpanContext.SpanID().String())
+	require.Equal(t, "200", sent[0].Attribute(string(semconv.HTTPResponseStatusCodeKey)))
+	require.Equal(t, "55", sent[0].Attribute(string(semconv.HTTPResponseBodySizeKey)))
+	require.Error(t, failed)
+	require.Equal(t, failed.Error(), sent[1].Status.Description)
+
+	plain, err := http.NewRequestWithContext(t.Context(), "GET", upstream.URL, nil)
+	require.NoError(t, err)
+	rsp, err := httptrace.Send(plain, (&http.Transport{DisableKeepAlives: true}).RoundTrip)
+	require.NoError(t, err)
+	require.Zero(t, rsp.ContentLength, "without tracing nothing is added")
+	rsp.Body.Close()
+}
+
 func TestInject(t *testing.T) {
 	spans := spantest.New()
 	var header http.Header
