@@ -77,3 +77,10 @@ func TestHTTPStatus(t *testing.T) {
 		require.Equal(t, s, gateway.HTTPStatus(code), code.String())
 	}
 }
+
+func TestCodeOfAProblem(t *testing.T) {
+	for httpStatus, code := range map[int]string{400: "InvalidArgument", 413: "InvalidArgument", 418: "InvalidArgument", 401: "Unauthenticated",
+		404: "NotFound", 409: "Aborted", 429: "ResourceExhausted", 499: "Canceled", 500: "Internal", 502: "Unavailable", 504: "DeadlineExceeded"} {
+		require.Equal(t, code, gateway.NewProblem(httpStatus, "").Code, httpStatus)
+	}
+}

@@ -97,8 +97,6 @@ func HTTPStatus(c status.Code) int {
 // codeOf is the other way round, for what the gateway refuses itself.
 func codeOf(httpStatus int) status.Code {
 	switch httpStatus {
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
-		return status.InvalidArgument
 	case http.StatusUnauthorized:
 		return status.Unauthenticated
 	case http.StatusForbidden:
@@ -113,8 +111,13 @@ func codeOf(httpStatus int) status.Code {
 		return status.ResourceExhausted
 	case http.StatusBadGateway, http.StatusServiceUnavailable:
 		return status.Unavailable
+	case http.StatusConflict:
+		return status.Aborted
 	case ClientClosed:
 		return status.Canceled
+	}
+	if httpStatus < 500 {
+		return status.InvalidArgument
 	}
 	return status.Internal
 }
