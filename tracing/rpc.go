@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,7 +21,9 @@ func Client(t tracer.Tracer) client.Middleware {
 	return func(next client.Invoker) client.Invoker {
 		return func(ctx context.Context, r *client.Request) (err error) {
 			ctx, span := start(ctx, spans, trace.SpanKindClient, r.Service, r.Endpoint)
-			t.Inject(ctx, func(key, value string) { ctx = metadata.With(ctx, key, value) })
+			pairs := make(map[string]string, 2)
+			t.Inject(ctx, func(key, value string) { pairs[strings.ToLower(key)] = value })
+			ctx = metadata.WithAll(ctx, pairs)
 			if !span.IsRecording() {
 				return next(ctx, r)
 			}
