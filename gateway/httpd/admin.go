@@ -21,15 +21,13 @@ func (g *Gateway) adminHandler() http.Handler {
 	mux.HandleFunc("/readyz", g.serveReady)
 	mux.Handle("GET /openapi.json", &g.backend.document)
 	if g.settings.AdminPprof {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	if g.backend.page != nil {
-		mux.Handle("/", g.backend.page)
-	}
+	mux.Handle("/", g.backend.page)
 	return guard(g.settings.AdminHosts, mux)
 }
 

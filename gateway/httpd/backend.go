@@ -8,12 +8,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/client"
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/directory"
 	"github.com/plugmicro/micro/gateway/openapi"
+	"github.com/plugmicro/micro/gateway/page"
+	"github.com/plugmicro/micro/gateway/rpc"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
+	"github.com/plugmicro/micro/tracer"
+	"github.com/plugmicro/micro/tracing"
 	"github.com/plugmicro/micro/transport"
 )
 
@@ -23,8 +28,9 @@ type backend struct {
 	directory *directory.Directory
 	client    *client.Client
 	document  document
-	page      http.Handler
-	calls     http.Handler
+	calls     *rpc.Handler
+	page      *page.Page
+	tracer    tracer.Tracer // nil: nothing is traced
 }
 
 // Start opens the middlewares that are chosen, and what leads to the services, listens and serves. ctx bounds the starting
@@ -50,13 +56,13 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 	if err := g.register(middlewares); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	config, challenge, err := g.open(registry.OneMachine(b.registry))
+	config, manager, err := g.open(registry.OneMachine(b.registry))
 	if err != nil {
 		g.closeListeners()
 		return nil, errors.Join(err, b.Close())
 	}
 	b.await(ctx)
-	g.serve(config, challenge)
+	g.serve(config, manager)
 	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
 	g.warnOfAdmin()
 	return g, nil
@@ -71,9 +77,32 @@ func newBackend(host *plugin.Host, s Settings, log *slog.Logger) (*backend, erro
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{registry: reg, directory: directory.Follow(reg, log), client: client.New(reg, tr, client.Options{Logger: log})}
+	t, traced, err := plugin.OpenOptional[tracer.Tracer](host)
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{registry: reg, directory: directory.Follow(reg, log), client: client.New(reg, tr, client.Options{Timeout: s.CallTimeout, Logger: log})}
+	if traced {
+		b.tracer = t
+		b.client.Use(tracing.Client(t))
+	}
 	b.document.directory = b.directory
-	b.calls = http.NotFoundHandler()
+	b.calls = rpc.New(b.client, b.directory, rpc.Options{
+		Services: s.Services, ForwardHeaders: s.ForwardHeaders, Origins: s.Origins, MaxBody: int64(s.MaxBody), Timeout: s.CallTimeout,
+		MaxTimeout: s.MaxCallTimeout, WriteTimeout: s.SilentTimeout, Heartbeat: s.Heartbeat, Logger: log,
+	})
+	b.page, err = page.New(page.Options{
+		Directory: b.directory,
+		Call:      b.calls,
+		Broker:    sync.OnceValues(func() (broker.Broker, error) { return plugin.Open[broker.Broker](host) }),
+		Probe:     page.Dial(func() (transport.Transport, error) { return tr, nil }),
+		Settings:  host.Settings().All(),
+		Kinds:     plugin.Linked.Kinds(),
+		Log:       log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	return b, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
 const (
@@ -40,7 +41,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = gateway.With(r, &x.info)
 	g.metrics.inFlight.Inc()
 	defer g.done(x, r)
-	if err := g.prepare(x, r, body); err != nil {
+	err := g.prepare(x, r, body)
+	if g.backend.tracer != nil {
+		r, x.span = httptrace.Start(g.backend.tracer, r)
+	}
+	if err != nil {
 		gateway.Fail(x, r, err)
 		return
 	}
@@ -163,6 +168,7 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 	if route == "" {
 		route = "none"
 	}
+	x.span.End(status, x.written, nil)
 	g.metrics.observe(label{route, methodLabel(r.Method), statusLabel(status)}, took)
 	if g.settings.AccessLog && (route != "healthz" && route != "readyz" || status != http.StatusOK) {
 		g.logAccess(x, r, status, received, took, gone)
@@ -210,11 +216,14 @@ func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received i
 		slog.String("method", methodShown(r.Method)), slog.String("host", x.info.Host), slog.String("path", shown(r.URL.Path)),
 		slog.Int("status", status), slog.Duration("took", took), slog.Int64("received", received), slog.Int64("sent", x.written),
 		slog.String("client", client), slog.String("route", x.info.Route), slog.String("request_id", x.info.ID),
-		slog.Bool("client_gone", gone),
+		{}, {}, // room for two more
 	}
-	list := attrs[:]
-	if !gone {
-		list = list[:len(list)-1]
+	list := attrs[:len(attrs)-2]
+	if id := x.span.TraceID(); id != "" {
+		list = append(list, slog.String("trace_id", id))
+	}
+	if gone {
+		list = append(list, slog.Bool("client_gone", true))
 	}
 	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request", list...)
 }

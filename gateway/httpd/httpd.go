@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/clientip"
@@ -77,8 +78,8 @@ func (g *Gateway) Ready() error {
 }
 
 // open opens the listeners, so that what is wrong with them is told before anything is served.
-func (g *Gateway) open(oneMachine bool) (config *tls.Config, challenge func(http.Handler) http.Handler, err error) {
-	config, manager, err := g.settings.tlsConfig()
+func (g *Gateway) open(oneMachine bool) (config *tls.Config, manager *autocert.Manager, err error) {
+	config, manager, err = g.settings.tlsConfig()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,15 +103,11 @@ func (g *Gateway) open(oneMachine bool) (config *tls.Config, challenge func(http
 			return nil, nil, err
 		}
 	}
-	if manager != nil {
-		challenge = manager.HTTPHandler
-		go fetch(manager, g.settings.ACME.Hosts, g.log)
-	}
-	return config, challenge, nil
+	return config, manager, nil
 }
 
 // serve makes the servers of the listeners and starts them.
-func (g *Gateway) serve(config *tls.Config, challenge func(http.Handler) http.Handler) {
+func (g *Gateway) serve(config *tls.Config, manager *autocert.Manager) {
 	base, cut := context.WithCancelCause(context.Background())
 	g.cut = cut
 	g.public = g.server(base, g)
@@ -130,12 +127,11 @@ func (g *Gateway) serve(config *tls.Config, challenge func(http.Handler) http.Ha
 	}
 	if g.redirectListener != nil {
 		_, port, _ := net.SplitHostPort(g.listener.Addr().String())
-		h := redirect(port)
-		if challenge != nil {
-			h = challenge(h)
-		}
-		g.redirect = g.server(base, h)
+		g.redirect = g.server(base, redirect(port, manager))
 		go g.end("redirect-address", g.redirect, func() error { return g.redirect.Serve(g.redirectListener) })
+	}
+	if manager != nil {
+		go fetch(manager, g.settings.ACME.Hosts, g.log)
 	}
 }
 
@@ -200,16 +196,26 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		return nil
 	}
 	g.log.Info("stopping: requests that run may finish", "limit", g.settings.DrainTimeout)
-	ctx, cancel := context.WithTimeout(ctx, g.settings.DrainTimeout)
+	limit := time.Now().Add(g.settings.DrainTimeout)
+	ctx, cancel := context.WithDeadline(ctx, limit)
 	defer cancel()
 	wait(ctx, g.settings.StopDelay)
-	nearly := time.AfterFunc(g.settings.DrainTimeout-g.settings.StopDelay-g.settings.DrainTimeout/cutShare, func() { g.cut(errDrained) })
-	defer nearly.Stop()
-	err := shutDown(ctx, g.redirect)
-	err = errors.Join(err, shutDown(ctx, g.public), g.hijackers.wait(ctx))
-	g.cut(errDrained) // of the page, which would follow events for ever
+	g.backend.page.Close()
+	nearly, cancel := context.WithDeadline(ctx, limit.Add(-g.settings.DrainTimeout/cutShare))
+	defer cancel()
+	err := g.drain(nearly)
+	if err != nil {
+		g.tell(ctx)
+		err = g.drain(ctx)
+	}
+	g.cut(errDrained)
 	err = errors.Join(err, shutDown(ctx, g.admin))
 	if err != nil {
+		for _, s := range []*http.Server{g.redirect, g.public, g.admin} {
+			if s != nil {
+				s.Close()
+			}
+		}
 		err = fmt.Errorf("stop: requests were cut off when %s had passed, which is the drain-timeout", g.settings.DrainTimeout)
 	}
 	err = errors.Join(err, g.backend.Close())
@@ -219,15 +225,24 @@ func (g *Gateway) Stop(ctx context.Context) error {
 	return err
 }
 
+// drain takes no more connections and waits for the requests that run.
+func (g *Gateway) drain(ctx context.Context) error {
+	return errors.Join(shutDown(ctx, g.redirect), shutDown(ctx, g.public), g.hijackers.wait(ctx))
+}
+
+// tell has those end that are still there: streams in a way that their clients can tell from a failure, then all.
+func (g *Gateway) tell(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, g.settings.DrainTimeout/cutShare/2)
+	defer cancel()
+	_ = g.backend.calls.Shutdown(ctx)
+	g.cut(errDrained)
+}
+
 func shutDown(ctx context.Context, s *http.Server) error {
 	if s == nil {
 		return nil
 	}
-	err := s.Shutdown(ctx)
-	if err != nil {
-		s.Close()
-	}
-	return err
+	return s.Shutdown(ctx)
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -210,6 +210,7 @@ func authorities(file string) (*x509.CertPool, error) {
 // fetch gets the certificates before the first client asks, so that it need not wait, and what is wrong is in the log.
 func fetch(m *autocert.Manager, hosts []string, log *slog.Logger) {
 	for _, host := range hosts {
+		host = strings.ToLower(host)
 		hello := &tls.ClientHelloInfo{
 			ServerName: host, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
 			SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256}, SupportedCurves: []tls.CurveID{tls.CurveP256},
@@ -223,21 +224,29 @@ func fetch(m *autocert.Manager, hosts []string, log *slog.Logger) {
 	}
 }
 
-// redirect sends clients to https.
-func redirect(port string) http.Handler {
+// redirect sends clients to https, and lets m, if it is there, answer the authority.
+func redirect(port string, m *autocert.Manager) http.Handler {
+	var next http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		switch {
+		case port != "443":
+			host = net.JoinHostPort(host, port)
+		case strings.Contains(host, ":"):
+			host = "[" + host + "]"
+		}
+		w.Header().Set("Connection", "close")
+		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+	})
+	if m != nil {
+		next = m.HTTPHandler(next)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, err := gateway.Prepare(r)
 		if err != nil {
 			gateway.Fail(w, r, err)
 			return
 		}
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-		if port != "443" {
-			host = net.JoinHostPort(strings.Trim(host, "[]"), port)
-		}
-		w.Header().Set("Connection", "close")
-		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
+		r.Host = host // without its port
+		next.ServeHTTP(w, r)
 	})
 }

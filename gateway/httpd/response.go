@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
 // exchange is one request and its answer: the ResponseWriter that the chain gets, and what is to be known at the end. It is
@@ -18,7 +19,8 @@ type exchange struct {
 	http.ResponseWriter
 	info      gateway.Info
 	in        body
-	id        [1]string // backs the header X-Request-Id
+	span      *httptrace.Span // nil: it is not traced
+	id        [1]string       // backs the header X-Request-Id
 	silent    time.Duration
 	hijackers *tracker
 	extended  time.Time // when the limit for writing was last set

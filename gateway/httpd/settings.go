@@ -111,7 +111,7 @@ func (s *Settings) checkTLS() (errs []error) {
 	case acme && (s.TLS.Cert != "" || s.TLS.Key != ""):
 		wrong("acme-hosts and tls-cert are two ways to a certificate: leave one")
 	case s.TLS.Enabled() && !acme && (s.TLS.Cert == "" || s.TLS.Key == ""):
-		wrong("TLS needs a certificate: set tls-cert and tls-key, or acme-hosts")
+		wrong("TLS is on, by tls-enable or another of its options, and needs a certificate: set tls-cert and tls-key, or acme-hosts")
 	case s.TLS.ServerName != "" || s.TLS.Insecure:
 		wrong("tls-server-name and tls-insecure are for clients: remove them")
 	case s.TLSMutual && s.TLS.CA == "":
