@@ -197,13 +197,14 @@ func (c *Client) open(ctx context.Context, id uint64, req *Request, timeout time
 	b := c.buffer()
 	call := wire.Call{ID: id, Stream: stream, Timeout: timeout}
 	var scratch [128]byte
+	var pairs [256]byte
 	text := append(scratch[:0], req.Service...)
 	text = append(text, req.Endpoint...)
 	text = append(text, req.Codec.ContentType()...)
 	s, e := len(req.Service), len(req.Service)+len(req.Endpoint)
 	call.Service, call.Endpoint, call.ContentType = text[:s], text[s:e], text[e:]
 	if len(req.Metadata) > 0 {
-		call.Metadata = wire.AppendMetadata(nil, req.Metadata)
+		call.Metadata = wire.AppendMetadata(pairs[:0], req.Metadata)
 	}
 	b.B = wire.AppendCall(b.B, &call)
 	if len(req.Metadata) > wire.MaxMetadata || len(b.B) > wire.MaxHeader {
