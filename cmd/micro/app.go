@@ -11,6 +11,7 @@ import (
 	"log/slog"
 
 	"github.com/plugmicro/micro"
+	"github.com/plugmicro/micro/gateway/httpd"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -24,7 +25,9 @@ type app struct {
 	verbose bool
 	log     *slog.Logger
 	loader  *plugin.Loader
-	host    *plugin.Host // opened by the first command that needs a plugin
+	gateway httpd.Settings // filled by load, where readsGateway
+	serves  bool           // a signal ends it in order
+	host    *plugin.Host   // opened by the first command that needs a plugin
 }
 
 // service is the settings of a service. The toolkit is none, but reads the same file and environment, and shows what a
@@ -40,6 +43,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	a.log = slog.Default()
 	a.loader = plugin.NewLoader(plugin.Linked)
 	a.loader.Section("", &service{})
+	if readsGateway(args) {
+		a.loader.Section(httpd.Section, &a.gateway)
+	}
 	a.loader.IgnoreForeign()
 	root := a.rootCommand()
 	root.SetArgs(args)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -11,8 +12,8 @@ func (a *app) configCommand(flags *pluginFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Print the effective settings and where each came from",
-		Long: `Prints what a service that is started here, with the same flags, environment and file, is set to, and where each value
-came from. Secrets print as ***.`,
+		Long: `Prints what a service or a gateway that is started here, with the same flags, environment and file, is set to, and
+where each value came from. Secrets print as ***.`,
 		Example: `  micro config
   micro config --config micro.yaml --registry memory --output json`,
 		Args:              a.noSuchCommand,
@@ -33,8 +34,9 @@ came from. Secrets print as ***.`,
 			return t.Flush()
 		},
 	}
-	for _, flag := range flags.service {
+	for _, flag := range slices.Concat(flags.service, flags.section) {
 		cmd.Flags().AddFlag(flag)
 	}
+	flags.addGateway(cmd)
 	return cmd
 }

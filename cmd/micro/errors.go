@@ -29,7 +29,7 @@ const exitCodes = `Exit codes:
   2    wrong command line or settings
   3    the service answered with an error
   4    no answer: no such service or endpoint, no node of it reached, or none that answered in time
-  130  ended by Ctrl-C; 143 by SIGTERM
+  130  ended by Ctrl-C; 143 by SIGTERM; the gateway, which they stop in order, gives 0
 `
 
 // failure is an error that knows the exit code, and perhaps what to do.
@@ -53,7 +53,7 @@ func noAnswer(hint, format string, args ...any) error {
 // report tells the user about err and returns the exit code.
 func (a *app) report(ctx context.Context, err error) int {
 	var i interrupted
-	if errors.As(context.Cause(ctx), &i) {
+	if !a.serves && errors.As(context.Cause(ctx), &i) {
 		return i.code() // who pressed Ctrl-C knows why it ended
 	}
 	if err == nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/plugmicro/micro/plugin"
 )
 
-func (a *app) pluginsCommand() *cobra.Command {
+func (a *app) pluginsCommand(flags *pluginFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plugins",
 		Short: "List plugins, or show the options of one",
@@ -25,6 +25,7 @@ settings choose now.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(*cobra.Command, []string) error { return a.listPlugins() },
 	}
+	flags.addGateway(cmd)
 	cmd.AddCommand(&cobra.Command{
 		Use:     "show KIND/NAME",
 		Short:   "Show the options of a plugin",

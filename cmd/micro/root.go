@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,7 +17,7 @@ import (
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "micro",
-		Short:         "Find, call and watch services, publish and subscribe, see plugins and settings",
+		Short:         "Find, call and watch services, serve them over HTTP, publish and subscribe, see plugins and settings",
 		Version:       readVersion().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -37,7 +38,7 @@ func (a *app) rootCommand() *cobra.Command {
 	flags := a.pluginFlags()
 	a.addFlags(root, flags)
 	root.AddCommand(a.servicesCommand(), a.callCommand(), a.publishCommand(), a.subscribeCommand(),
-		a.pluginsCommand(), a.configCommand(flags), a.versionCommand(), a.docsCommand())
+		a.gatewayCommand(flags), a.pluginsCommand(flags), a.configCommand(flags), a.versionCommand(), a.docsCommand())
 	root.SetGlobalNormalizationFunc(flags.all.GetNormalizeFunc())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(helpHint(cmd), "%w", plugin.FlagError(cmd.Flags(), err))
@@ -87,6 +88,13 @@ type pluginFlags struct {
 	choices []*pflag.Flag // --registry
 	options []*pflag.Flag // --registry-dir
 	service []*pflag.Flag // --name: what is set for services
+	section []*pflag.Flag // --gateway-address: what is set for the gateway
+	gateway []*pflag.Flag // the choices and options that are for the gateway alone
+}
+
+// isOfGateway says whether a flag is of no use to other commands.
+func isOfGateway(flag *pflag.Flag) bool {
+	return strings.HasPrefix(flag.Name, "gateway-") || strings.HasPrefix(flag.Name, "middleware-")
 }
 
 func (a *app) pluginFlags() *pluginFlags {
@@ -103,15 +111,21 @@ func (a *app) pluginFlags() *pluginFlags {
 		}
 	}
 	f.all.VisitAll(func(flag *pflag.Flag) {
-		switch name := "--" + flag.Name; {
+		name := "--" + flag.Name
+		switch {
 		case flag.Name == "config":
 			f.config = flag
 		case isChoice[name]:
 			f.choices = append(f.choices, flag)
 		case isOption[name]:
 			f.options = append(f.options, flag)
+		case isOfGateway(flag):
+			f.section = append(f.section, flag)
 		default:
 			f.service = append(f.service, flag)
+		}
+		if isOfGateway(flag) && (isChoice[name] || isOption[name]) {
+			f.gateway = append(f.gateway, flag)
 		}
 	})
 	return f
@@ -124,12 +138,23 @@ func (a *app) addFlags(root *cobra.Command, f *pluginFlags) {
 	flags.VarP(&a.output, "output", "o", "how to print: text or json")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log to stderr what is going on, not only warnings")
 	flags.AddFlag(f.config)
-	for _, flag := range append(f.choices, f.options...) {
-		flags.AddFlag(flag)
+	for _, flag := range slices.Concat(f.choices, f.options) {
+		if !isOfGateway(flag) {
+			flags.AddFlag(flag)
+		}
 	}
 	complete(root, "output", cobra.FixedCompletions([]cobra.Completion{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	for _, k := range plugin.Linked.Kinds() {
-		complete(root, strings.TrimPrefix(k.Flag, "--"), pluginNames(k))
+		if name := strings.TrimPrefix(k.Flag, "--"); flags.Lookup(name) != nil {
+			complete(root, name, pluginNames(k))
+		}
+	}
+}
+
+// addGateway adds the flags of the gateway's plugins to a command that has a use for them.
+func (f *pluginFlags) addGateway(cmd *cobra.Command) {
+	for _, flag := range f.gateway {
+		cmd.PersistentFlags().AddFlag(flag)
 	}
 }
 
