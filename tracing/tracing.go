@@ -7,8 +7,8 @@
 //
 // HTTP is in tracing/httptrace, because a service does not link it.
 //
-// The context of a span travels in the metadata of calls and in the headers of messages. Spans have names and codes, never
-// bodies, values of metadata, or queries.
+// The context of a span travels in the metadata of calls and in the headers of messages. Spans have names, codes, addresses,
+// and of what failed the text of its error, cut at 256 bytes; never bodies, values of metadata or headers.
 package tracing
 
 import (
