@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -50,12 +51,17 @@ func parse(file string, data []byte, defaults Config) (*document, error) {
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
 		data = bytes.ReplaceAll(data, []byte("\t"), []byte(" ")) // JSON may be indented with tabs, YAML not
 	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var root yaml.Node
-	if err := yaml.Unmarshal(data, &root); err != nil {
-		return nil, fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
-	}
-	if len(root.Content) == 0 {
+	switch err := decoder.Decode(&root); {
+	case errors.Is(err, io.EOF) || err == nil && len(root.Content) == 0:
 		return nil, fmt.Errorf("%s:1: it is empty: write  routes: []  for no routes", file)
+	case err != nil:
+		return nil, fmt.Errorf("%s%s", file, yamlLine.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml"), ":$1: "))
+	}
+	var second yaml.Node
+	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s:%d: a file has one document: leave one", file, max(second.Line, 1))
 	}
 	p.mapping(root.Content[0], fields{
 		"routes":    p.each(p.route),
@@ -82,6 +88,9 @@ func (p *parser) fail(n *yaml.Node, format string, args ...any) { p.failAt(n.Lin
 func (p *parser) failAt(line int, format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.file, line, fmt.Sprintf(format, args...)))
 }
+
+// yamlLine is how errors of the YAML parser say where.
+var yamlLine = regexp.MustCompile(`^: line (\d+): `)
 
 // fields are the keys of a mapping, each with what reads its value.
 type fields map[string]func(*yaml.Node)

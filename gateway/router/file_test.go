@@ -20,7 +20,9 @@ func TestMistakes(t *testing.T) {
 		return "routes:\n- name: a\n  to: {url: http://a}\n" + lines
 	}
 	for name, c := range map[string]struct{ file, want string }{
-		"no YAML":             {"routes: [", "f:"},
+		"no YAML":             {"routes:\n- name: [", "f:2: did not find"},
+		"tabs":                {"routes:\n\t- name: a", "f:2: found character that cannot start"},
+		"two documents":       {"routes: []\n---\nroutes: []", "f:2: a file has one document"},
 		"empty":               {"", "f:1: it is empty"},
 		"no mapping":          {"- a", "f:1: a mapping is wanted"},
 		"an unknown key":      {"routs: []", "f:1: unknown key \"routs\": did you mean routes?"},
@@ -91,7 +93,7 @@ func TestMistakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse("f", []byte(c.file), Config{})
 			require.ErrorContains(t, err, c.want)
-			require.Regexp(t, `^f:\d+: |^f: (line|did|yaml|could)`, err.Error())
+			require.Regexp(t, `^f:\d+: `, err.Error())
 			require.NotContains(t, err.Error(), "secret")
 		})
 	}
@@ -158,7 +160,7 @@ upstreams:
   shop: {url: "http://10.0.0.1:8080"}
 routes:
 - name: beta
-  match: {prefix: /cart, headers: {X-Beta: "1"}}
+  match: {prefix: /cart, headers: {X-Beta: "1", X-Api-Key: hidden}}
   to: {url: "http://beta"}
 - name: cart
   match: {template: "/cart/{id}", methods: GET, host: shop.example.com}
@@ -184,6 +186,14 @@ not route all (line 15): it matches, and comes later
 not route beta (line 5): header X-Beta must be exactly "1", and is not there
 not route old (line 12): the path is /cart/7, it takes path /old or below
 `, "FILE", file), text)
+
+	r := httptest.NewRequest("GET", "http://a/cart", nil)
+	r.Header.Set("X-Beta", "1")
+	text, matched, err = Explain(file, r)
+	require.NoError(t, err)
+	require.True(t, matched)
+	require.Contains(t, text, "X-Api-Key must be exactly ***, and is not there")
+	require.NotContains(t, text, "hidden")
 
 	text, _, err = Explain(file, httptest.NewRequest("GET", "http://a/old/x?q=1", nil))
 	require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/plugmicro/micro/gateway"
@@ -145,15 +146,21 @@ func (c *condition) met(value string, count int) bool {
 	return value == c.text
 }
 
-// String does not show what the request has, which may be a secret.
+var secretName = regexp.MustCompile(`(?i)auth|cookie|key|password|secret|session|token`)
+
+// String shows neither what the request has, which may be a secret, nor what it must have if the name is that of one.
 func (c *condition) String() string {
+	text := strconv.Quote(c.text)
+	if secretName.MatchString(c.name) {
+		text = "***"
+	}
 	switch c.kind {
 	case isExactly:
-		return fmt.Sprintf("%s must be exactly %q", c.name, c.text)
+		return c.name + " must be exactly " + text
 	case beginsWith:
-		return fmt.Sprintf("%s must begin with %q", c.name, c.text)
+		return c.name + " must begin with " + text
 	case isLike:
-		return fmt.Sprintf("%s must be like %q", c.name, c.text)
+		return c.name + " must be like " + text
 	case isPresent:
 		return c.name + " must be there"
 	}

@@ -100,6 +100,9 @@ func (m *Router) sendCopy(r *http.Request, x *exchange, mi *mirror) string {
 	}
 	r.URL.Scheme, r.URL.Host = s.url.Scheme, s.url.Host
 	setPath(r.URL, joinPath(s.url.Path, x.path))
+	if x.route.rewrite.host == upstreamHost {
+		r.Host = s.url.Host
+	}
 	res, err := m.roundTrip(r)
 	report(err)
 	if err != nil {

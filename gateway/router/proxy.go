@@ -40,6 +40,7 @@ type exchange struct {
 	info   *gateway.Info
 	path   string // that is forwarded
 	out    *http.Request
+	said   [6]string // values of headers
 
 	body   *requestBody // nil: none, or small
 	small  []byte       // a body that can be sent again
@@ -207,16 +208,22 @@ func (x *exchange) forwarded(h http.Header) {
 	who := ""
 	if client := x.info.Client; client.IsValid() {
 		ip := client.String()
-		h["X-Forwarded-For"] = []string{ip}
-		h["X-Real-Ip"] = []string{ip}
+		x.say(h, 0, "X-Forwarded-For", ip)
+		x.say(h, 1, "X-Real-Ip", ip)
 		who = "for=" + forwardedNode(client) + ";"
 	}
-	h["X-Forwarded-Host"] = []string{x.client.Host}
-	h["X-Forwarded-Proto"] = []string{proto}
-	h["Forwarded"] = []string{who + "host=" + forwardedHost(x.client.Host) + ";proto=" + proto}
+	x.say(h, 2, "X-Forwarded-Host", x.client.Host)
+	x.say(h, 3, "X-Forwarded-Proto", proto)
+	x.say(h, 4, "Forwarded", who+"host="+forwardedHost(x.client.Host)+";proto="+proto)
 	if x.info.ID != "" {
-		h["X-Request-Id"] = []string{x.info.ID}
+		x.say(h, 5, "X-Request-Id", x.info.ID)
 	}
+}
+
+// say sets a header without an allocation of its own.
+func (x *exchange) say(h http.Header, i int, name, value string) {
+	x.said[i] = value
+	h[name] = x.said[i : i+1 : i+1]
 }
 
 // forwardedNode writes an address as RFC 7239 has it.
@@ -254,18 +261,24 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		if res != nil {
 			res.Body.Close()
 		}
+		out = another(out)
 		x.m.metrics.retries.WithLabelValues(x.route.name, x.pool.spec.name).Inc()
 		tried = append(tried, s)
 	}
 }
 
+// another is a copy for the next attempt: something may still read what the last one had.
+func another(out *http.Request) *http.Request {
+	out = out.WithContext(out.Context())
+	u := *out.URL
+	out.URL = &u
+	return out
+}
+
 // ask sends the request to one server.
 func (x *exchange) ask(out *http.Request, s *server) (*http.Response, error) {
-	out = out.WithContext(out.Context()) // a copy of its own: of another attempt, something may still read it
-	u := *out.URL
-	u.Scheme, u.Host = s.url.Scheme, s.url.Host
-	setPath(&u, joinPath(s.url.Path, x.path))
-	out.URL = &u
+	out.URL.Scheme, out.URL.Host = s.url.Scheme, s.url.Host
+	setPath(out.URL, joinPath(s.url.Path, x.path))
 	if x.route.rewrite.host == upstreamHost {
 		out.Host = s.url.Host
 	}
@@ -307,6 +320,9 @@ func isSafe(r *http.Request) bool {
 
 // isConnect says that there was no connection to send anything on.
 func isConnect(err error) bool {
+	if err == nil {
+		return false
+	}
 	var ours *outbound.Error
 	var op *net.OpError
 	return errors.As(err, &ours) && ours.Phase == outbound.Dial || errors.As(err, &op) && op.Op == "dial"
