@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,12 +28,11 @@ import (
 	_ "github.com/plugmicro/micro/broker/kafka"
 	_ "github.com/plugmicro/micro/broker/rabbitmq"
 	"github.com/plugmicro/micro/client"
-	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/gateway/httpd"
 	"github.com/plugmicro/micro/internal/otlptest"
 	"github.com/plugmicro/micro/internal/servers"
 	"github.com/plugmicro/micro/server"
 	_ "github.com/plugmicro/micro/tracer/otlp"
-	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
 // TestMain lets the test binary be the processes.
@@ -50,40 +47,13 @@ func TestMain(m *testing.M) {
 	}
 }
 
-var roles = map[string]func() error{"front": front, "shop": shop, "stock": stock, "billing": billing}
+var roles = map[string]func() error{"gateway": func() error { return httpd.Run() }, "shop": shop, "stock": stock, "billing": billing}
 
 type (
 	order struct{ Item string }
 	item  struct{ Left int }
 	done  struct{}
 )
-
-// front serves HTTP: every request is an order.
-func front() error {
-	svc := micro.New("front")
-	return svc.Do(func(ctx context.Context) error {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			r, span := httptrace.Start(svc.Tracer(), gateway.With(r, &gateway.Info{Route: "orders", Host: "shop.example"}))
-			_, err := client.Call[done](r.Context(), svc.Client(), "shop", "Shop.Order", &order{"book"})
-			p := gateway.ProblemOf(err)
-			if err == nil {
-				p.Status = http.StatusOK
-			}
-			w.WriteHeader(p.Status)
-			span.End(p.Status, 0, nil)
-		})}
-		defer context.AfterFunc(ctx, func() { s.Shutdown(context.Background()) })()
-		slog.Info("serving", "http", l.Addr())
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
-}
 
 // Shop takes orders.
 type Shop struct{ svc *micro.Service }
@@ -195,8 +165,8 @@ func (p *process) stop() {
 
 // want is the trace of one order: each span with its parent's line, by indentation.
 const want = `
-front: GET orders (server)
-  front: shop/Shop.Order (client)
+gateway: POST shop Shop.Order (server)
+  gateway: shop/Shop.Order (client)
     shop: shop/Shop.Order (server)
       shop: stock/Stock.Watch (client)
         stock: stock/Stock.Watch (server)
@@ -224,17 +194,19 @@ func TestOneTrace(t *testing.T) {
 				}
 				env := append(broker(t), "MICRO_REGISTRY_DIR="+filepath.Join(t.TempDir(), "registry"), "MICRO_TRACER=otlp",
 					"MICRO_TRACER_PROTOCOL="+protocol, "MICRO_TRACER_ENDPOINT="+receiver.Addr)
-				stock, shop, billing, front := start(t, env, "stock"), start(t, env, "shop"), start(t, env, "billing"), start(t, env, "front")
+				stock, shop, billing := start(t, env, "stock"), start(t, env, "shop"), start(t, env, "billing")
+				gateway := start(t, append(env, "MICRO_GATEWAY_ADDRESS=127.0.0.1:0", "MICRO_GATEWAY_ADMIN_ADDRESS=off"), "gateway")
 				stock.prints("INFO serving")
 				shop.prints("INFO serving")
 				billing.prints("INFO subscribed")
-				rsp, err := http.Get("http://" + front.prints("INFO serving http="))
+				addr, _, _ := strings.Cut(gateway.prints("the gateway serves address="), " ")
+				rsp, err := http.Post("http://"+addr+"/shop/shop/order", "application/json", strings.NewReader(`{"Item":"book"}`))
 				require.NoError(t, err)
 				io.Copy(io.Discard, rsp.Body)
 				rsp.Body.Close()
 				require.Equal(t, http.StatusOK, rsp.StatusCode)
 				require.Eventually(t, func() bool { return len(receiver.Spans()) >= 9 }, time.Minute, 10*time.Millisecond)
-				for _, p := range []*process{stock, shop, billing, front} {
+				for _, p := range []*process{stock, shop, billing, gateway} {
 					p.stop()
 				}
 				require.Equal(t, strings.TrimSpace(want), strings.TrimSpace(tree(t, receiver.Spans())))
