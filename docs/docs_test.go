@@ -6,12 +6,14 @@
 // what stands before that was printed. A Go block that begins with a package clause is compiled; one that begins with a
 // comment that names a file must stand in that file.
 //
-// The usual addresses of Consul, Kafka and RabbitMQ in commands stand for servers that the test starts.
+// The usual addresses of Consul, Kafka and RabbitMQ in commands stand for servers that the test starts, and those of the
+// gateway, localhost:8080 and localhost:8081, for ports that are free.
 package docs_test
 
 import (
 	"bufio"
 	"bytes"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,10 +139,20 @@ func (s *session) startServers(t *testing.T, text string) {
 			addresses = append(addresses, server.address, server.start())
 		}
 	}
-	s.addresses = strings.NewReplacer(addresses...)
+	public, admin := freePort(t), freePort(t)
+	s.env = append(s.env, "MICRO_GATEWAY_ADDRESS="+public, "MICRO_GATEWAY_ADMIN_ADDRESS="+admin)
+	s.addresses = strings.NewReplacer(append(addresses, "localhost:8080", public, "localhost:8081", admin, "localhost:8090", freePort(t))...)
 	if len(addresses) > 0 {
 		s.env = append(s.env, "PATH="+filepath.Join(servers.Dir(), "consul")+":"+os.Getenv("PATH"))
 	}
+}
+
+// freePort is an address of this machine at which nobody listens just now.
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func newSession(t *testing.T, dir string) *session {
