@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What "make run" shows: a service, a caller and a subscriber, three processes that find each other on this machine.
+# What "make run" shows: a service, a caller, a subscriber and the gateway, processes that find each other on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,10 +46,27 @@ until_ok test -s "$events"
 cat "$events"
 rm -f "$events" "$events.log"
 
+show "bin/micro gateway"
+bin/micro gateway &
+gateway=$!
+pids+=("$gateway")
+listens() { (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null || ! kill -0 "$gateway" 2>/dev/null; }
+until_ok listens
+if ! kill -0 "$gateway" 2>/dev/null; then
+	echo "The gateway did not start, the line before says why. All else goes on."
+elif command -v curl >/dev/null; then
+	show "curl -d '{\"name\":\"Ada\"}' localhost:8080/greeter/hello"
+	curl -sS -d '{"name":"Ada"}' localhost:8080/greeter/hello
+	echo
+else
+	echo "curl is not installed: see http://localhost:8080/greeter/hello?name=Ada in a browser."
+fi
+
 cat <<'EOF'
 
-The greeter goes on running, until Ctrl-C. In another terminal, try:
+Greeter and gateway go on running, until Ctrl-C. In a browser, see http://localhost:8081. In another terminal, try:
 
+  curl -d '{"name":"Grace"}' localhost:8080/greeter/hello
   bin/micro services greeter
   bin/micro call greeter Greeter.Hello '{"name":"Grace"}'
   bin/micro subscribe greetings

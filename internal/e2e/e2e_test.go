@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	binaries = dir
 	build := exec.Command("go", "build", "-o", dir, "../../cmd/micro", "../../examples/greeter", "../../examples/greeter/client",
-		"../../examples/greeter/subscriber", "../../examples/streams", "../../examples/custom-registry", "./worker")
+		"../../examples/greeter/subscriber", "../../examples/streams", "../../examples/custom-registry", "../../examples/gateway", "./worker")
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	code := 1
 	if err := build.Run(); err == nil {
