@@ -63,7 +63,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 		}
 		return slices.Contains(contracts, path.Dir(name)) && !strings.HasSuffix(name, "test")
 	}
-	allowed := []string{"defaults", "cmd/micro"} // these link plugins; all others use contracts
+	allowed := []string{"defaults", "cmd/micro", "examples/gateway"} // these link plugins; all others use contracts
 	for importPath, imports := range packages {
 		name := strings.TrimPrefix(importPath, module+"/")
 		for _, i := range own(imports) {
@@ -82,7 +82,7 @@ func TestArrowsPointOneWay(t *testing.T) {
 func TestServiceLinksOnlyTheDefaults(t *testing.T) {
 	heavy := []string{
 		"github.com/hashicorp/consul", "github.com/segmentio/kafka-go", "github.com/rabbitmq/amqp091-go",
-		"github.com/spf13/cobra", "google.golang.org/grpc", "net/http", module + "/registry/mdns", "testing",
+		"github.com/spf13/cobra", "google.golang.org/grpc", "go.opentelemetry.io/otel/sdk", "net/http", module + "/registry/mdns", "testing",
 	}
 	for p := range goList(t, "-deps", "./examples/greeter") {
 		for _, h := range heavy {
