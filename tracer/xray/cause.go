@@ -87,13 +87,22 @@ func shortFrame(function, path string, line int) frame {
 	if strings.HasSuffix(function, ")") { // its arguments, not a receiver
 		function, _, _ = cutLast(function, "(")
 	}
-	rest := path
-	for range strings.Count(function, "/") + 2 {
-		rest, _, _ = cutLast(rest, "/")
-	}
 	_, name, _ := cutLast(function, "/")
 	_, name, _ = strings.Cut(name, ".")
-	return frame{Path: short(strings.TrimPrefix(path[len(rest):], "/"), maxText), Line: line, Label: short(name, maxText)}
+	return frame{Path: short(lastParts(path, strings.Count(function, "/")+2), maxText), Line: line, Label: short(name, maxText)}
+}
+
+// lastParts are the last n of a path, or all of it if there are not as many.
+func lastParts(path string, n int) string {
+	rest := path
+	for range n {
+		before, _, found := cutLast(rest, "/")
+		if !found {
+			return path
+		}
+		rest = before
+	}
+	return path[len(rest)+1:]
 }
 
 // cutLast cuts at the last separator; without one, all is after it.

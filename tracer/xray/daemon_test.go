@@ -73,7 +73,11 @@ func (d *daemon) receive(conn net.PacketConn) {
 			d.t.Errorf("datagram: %v\n%s", err, buf[:n])
 			continue
 		}
-		d.documents <- document
+		select {
+		case d.documents <- document:
+		default:
+			d.t.Error("nobody reads the documents")
+		}
 	}
 }
 

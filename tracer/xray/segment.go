@@ -286,6 +286,9 @@ func callee(f fields, span string) (name, namespace string, aws *awsFields) {
 			name += "@" + host
 		}
 	}
+	if u, err := url.Parse(f.text("url.full")); name == "" && err == nil {
+		name = u.Host // with the port, as X-Ray's SDKs have it
+	}
 	if name == "" {
 		name = f.text("rpc.service", "messaging.destination.name", "server.address")
 	}

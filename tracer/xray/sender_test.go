@@ -283,8 +283,16 @@ func TestSettingsAreChecked(t *testing.T) {
 	require.ErrorContains(t, err, `daemon "x"`)
 }
 
+// sink is an address where datagrams get lost.
+func sink(b *testing.B) string {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(b, err)
+	b.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().String()
+}
+
 func BenchmarkSpan(b *testing.B) {
-	tr, err := Open(&plugin.Env{}, Config{Sampling: "local", Rate: 1, Daemon: newDaemon(b).address, Batching: otelsdk.Batching{QueueSize: 1 << 20}})
+	tr, err := Open(&plugin.Env{}, Config{Sampling: "local", Rate: 1, Daemon: sink(b), Batching: otelsdk.Batching{QueueSize: 1 << 20}})
 	require.NoError(b, err)
 	defer tr.Close()
 	b.ReportAllocs()
@@ -319,10 +327,7 @@ func BenchmarkPropagation(b *testing.B) {
 
 // BenchmarkExport is what a document costs in the background: made, encoded and sent.
 func BenchmarkExport(b *testing.B) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	require.NoError(b, err)
-	defer conn.Close()
-	s := newSender(conn.LocalAddr().String(), Config{Name: "shop"})
+	s := newSender(sink(b), Config{Name: "shop"})
 	defer s.Shutdown(context.Background())
 	span := []sdktrace.ReadOnlySpan{spanOf(tracetest.SpanStub{Name: "POST /greeter/hello", SpanKind: trace.SpanKindServer, Attributes: kv("http.request.method", "POST",
 		"url.scheme", "https", "server.address", "shop.example", "url.path", "/greeter/hello", "client.address", "198.51.100.7", "user_agent.original", "curl/8",
