@@ -138,16 +138,35 @@ func (b *browser) press(keys string, modifiers ...chromedp.Modifier) {
 	b.run(chromedp.KeyEvent(keys, chromedp.KeyModifiers(modifiers...)))
 }
 
-// click clicks what a CSS selector finds first.
+// The library's own queries are not used: they race with the events of the page.
+
+// click clicks the middle of what a CSS selector finds first, with the mouse.
 func (b *browser) click(selector string) {
 	b.t.Helper()
-	b.run(chromedp.Click(chromedp.CSS(selector), chromedp.NodeVisible))
+	b.clickOn("document.querySelector(" + quote(selector) + ")")
 }
 
-// write types into what a CSS selector finds first.
+// clickOn is click for an expression.
+func (b *browser) clickOn(element string) {
+	b.t.Helper()
+	b.until(element)
+	at := value[struct{ X, Y float64 }](b, `((e) => { e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect();
+		return {X: r.x + r.width / 2, Y: r.y + r.height / 2}; })(`+element+`)`)
+	b.run(chromedp.MouseClickXY(at.X, at.Y))
+}
+
+// write types into what a CSS selector finds first, after what is there.
 func (b *browser) write(selector, text string) {
 	b.t.Helper()
-	b.run(chromedp.SendKeys(chromedp.CSS(selector), text))
+	b.writeInto("document.querySelector("+quote(selector)+")", text)
+}
+
+// writeInto is write for an expression.
+func (b *browser) writeInto(element, text string) {
+	b.t.Helper()
+	b.until(element)
+	b.until(`((e) => { e.focus(); e.setSelectionRange(e.value.length, e.value.length); return document.activeElement === e; })(` + element + `)`)
+	b.press(text)
 }
 
 // show shows another view, as a link does.

@@ -167,10 +167,10 @@ function problemOfClose(e, sent) {
 }
 
 /** block is an answer, indented, scrollable by keyboard. */
-export function block(text, label) {
+export function block(text, label, short = false) {
 	const cut = text.length > longest;
 	const shown = cut ? text.slice(0, longest) : text;
-	const pre = h("pre", { tabindex: 0, role: "region", "aria-label": label }, shown === "" ? h("span", { class: "hint" }, "(empty)") : coloured(shown));
+	const pre = h("pre", { tabindex: 0, role: "region", "aria-label": label }, shown === "" ? h("span", { class: "hint" }, "(empty)") : coloured(shown, short));
 	return cut ? h("div", {}, pre, h("p", { class: "hint" }, `Only the first ${size(longest)} are shown.`)) : pre;
 }
 
@@ -185,7 +185,7 @@ function items(answer) {
 		add(text) {
 			total++;
 			const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
-			list.append(h("li", {}, h("span", { class: "n" }, String(total)), h("code", {}, coloured(text.length > 20_000 ? text.slice(0, 20_000) : text))));
+			list.append(h("li", {}, h("span", { class: "n" }, String(total)), h("code", {}, coloured(text.length > 20_000 ? text.slice(0, 20_000) : text, true))));
 			if (list.childElementCount > mostItems) {
 				list.firstElementChild.remove();
 				dropped.hidden = false;

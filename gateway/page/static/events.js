@@ -127,9 +127,9 @@ function entry(e) {
 	const at = new Date(e.time);
 	const time = at.toLocaleTimeString("en-GB") + "." + String(at.getMilliseconds()).padStart(3, "0");
 	return h("li", {},
-		h("div", { class: "bar" }, h("time", { datetime: e.time }, time), h("span", { class: "meta" }, size(e.size))),
-		h("p", { class: "facts" }, fact("id", e.id), e.key ? fact("key", e.key) : null, Object.entries(e.header ?? {}).sort().map(([k, v]) => fact(k, v))),
-		block(e.body, "Body"),
+		h("p", { class: "facts" }, h("time", { datetime: e.time }, time), fact("id", e.id), e.key ? fact("key", e.key) : null,
+			Object.entries(e.header ?? {}).sort().map(([k, v]) => fact(k, v)), h("span", { class: "meta" }, size(e.size))),
+		block(e.body, "Body", true),
 		e.binary || e.cut ? h("p", { class: "hint" }, [e.binary ? "Not text: shown as base64." : "", e.cut ? "Only its beginning is shown." : ""].join(" ")) : null);
 }
 

@@ -16,7 +16,7 @@ export class Invalid extends Error {
 
 /** control makes the control for a value: a field, or a whole request. */
 export function control(value, name = value?.name ?? "") {
-	const type = value?.type || "any";
+	const type = value?.type || (value?.values?.length ? "object" : "any");
 	const fields = value?.values;
 	if (type.startsWith("[]")) return list({ type: type.slice(2), values: fields }, name, type);
 	if (type.startsWith("map[string]")) return pairs({ type: type.slice(11), values: fields }, name, type);
@@ -148,6 +148,7 @@ function rows(name, type, makeRow) {
 		});
 		all.push(entry);
 		box.append(element);
+		if (row.element.tagName === "DETAILS") row.element.open = true;
 		if (focus) row.focus();
 		return row;
 	};

@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 
 const tokens = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|[{}[\],:]/g;
 const mostTokens = 20_000; // beyond that a browser takes its time
+const shortest = 90; // characters that fit on a line
 
 /** isJSON says whether text is JSON. */
 export function isJSON(text) {
@@ -38,10 +39,17 @@ export function pretty(text) {
 	return out;
 }
 
-/** coloured is text as nodes: coloured if it is JSON. */
-export function coloured(text) {
+/** oneLine writes JSON on a line, or says that it does not fit on one. */
+function oneLine(text) {
+	if (text.length > 2 * shortest) return null;
+	const line = (text.match(tokens) || []).map((t) => (t === "," || t === ":" ? t + " " : t)).join("");
+	return line.length <= shortest ? line : null;
+}
+
+/** coloured is text as nodes: coloured if it is JSON, which is on one line if that is wanted and it is short. */
+export function coloured(text, short = false) {
 	if (!isJSON(text)) return [text];
-	const shown = pretty(text);
+	const shown = (short && oneLine(text)) || pretty(text);
 	if ((shown.match(tokens) || []).length > mostTokens) return [shown];
 	const nodes = [];
 	let at = 0;

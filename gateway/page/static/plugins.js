@@ -37,7 +37,7 @@ function kind(k, left) {
 		h("h2", {}, k.name, h("span", { class: "meta" }, k.doc ?? "")),
 		names.length === 0 ? h("p", { class: "hint" }, "None is chosen.") : null,
 		chosen.map((p) => plugin(p, choice, left)),
-		names.filter((n) => !chosen.some((p) => p.name === n)).map((n) => h("p", {}, h("code", {}, n), h("span", { class: "origin" }, choice.origin))),
+		names.filter((n) => !chosen.some((p) => p.name === n)).map((n) => h("p", {}, h("code", {}, n), " ", h("span", { class: "origin" }, choice.origin))),
 		others.length ? h("p", { class: "hint others" }, "Also linked: ", others.map((p, i) => [i ? ", " : "", h("span", { title: p.doc }, p.name)])) : null);
 	return { element, used: Number(names.length > 0) };
 }
@@ -51,8 +51,7 @@ function plugin(p, choice, left) {
 		own.push({ ...s, name: o.name });
 	}
 	return h("div", { class: "plugin" },
-		h("h3", {}, p.name, h("span", { class: "origin" }, choice.origin)),
-		p.doc ? h("p", { class: "hint" }, p.doc) : null,
+		h("div", { class: "headline" }, h("h3", {}, p.name), h("span", { class: "origin" }, `${choice.origin === "default" ? "by default" : `by ${choice.origin}`}`), p.doc ? h("p", { class: "hint" }, p.doc) : null),
 		own.length ? settings(own, (s) => s.name) : null);
 }
 
@@ -61,5 +60,5 @@ function settings(list, name) {
 		h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Setting"), h("th", { scope: "col" }, "Value"), h("th", { scope: "col" }, "From"))),
 		h("tbody", {}, list.map((s) => h("tr", { class: s.origin === "default" ? "default" : "" },
 			h("th", { scope: "row" }, h("code", {}, name(s)), s.help ? h("span", { class: "why" }, s.help) : null),
-			h("td", {}, s.value === "" ? h("span", { class: "hint" }, "not set") : h("code", {}, s.value)), h("td", { class: "origin" }, s.origin))))));
+			h("td", {}, s.value === "" ? h("span", { class: "hint" }, "not set") : h("code", {}, s.value)), h("td", { class: "origin", "data-label": "From" }, s.origin))))));
 }

@@ -17,6 +17,7 @@ export function view(state) {
 	const links = new Map(); // by name
 	let current = null; // the service that is shown
 	let wanted = ""; // its name
+	let toOpen = ""; // an endpoint of it, once that is known
 
 	filter.addEventListener("input", renderList);
 	filter.addEventListener("keydown", (e) => {
@@ -69,6 +70,7 @@ export function view(state) {
 		}
 		current.update(s);
 		arrange(detail, [current.element]);
+		if (toOpen && current.open(toOpen)) toOpen = "";
 	}
 
 	function drop() {
@@ -94,9 +96,9 @@ export function view(state) {
 		element,
 		show(name, endpoint) {
 			wanted = name;
+			toOpen = endpoint;
 			renderList();
 			renderDetail();
-			current?.open(endpoint);
 			list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
 		},
 		update() {
@@ -124,7 +126,7 @@ function one(name, state) {
 	const body = h("tbody");
 	const withVersion = h("th", { scope: "col" }, "Version");
 	table.append(h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Node"), h("th", { scope: "col" }, "Address"), withVersion,
-		h("th", { scope: "col", class: "reach" }, "Reachable from here"), h("th", { scope: "col" }, "Metadata"))), body);
+		h("th", { scope: "col", class: "reach" }, "Seen from here"), h("th", { scope: "col" }, "Metadata"))), body);
 	const endpoints = h("div", { class: "endpoints" });
 	const noEndpoints = h("p", { class: "hint" }, "It registered no endpoints: it may only listen to topics.");
 	const element = h("article", {}, back(),
@@ -170,7 +172,7 @@ function one(name, state) {
 			r = {
 				text, reach, id: n.id,
 				element: h("tr", {}, h("th", { scope: "row" }, h("code", {}, n.id)), h("td", {}, h("code", {}, n.address)),
-					several ? h("td", {}, n.version ?? "") : null, reach, h("td", {}, tags(n.metadata))),
+					several ? h("td", { "data-label": "Version" }, n.version ?? "") : null, reach, h("td", {}, tags(n.metadata))),
 			};
 			rows.set(key, r);
 		}
@@ -184,7 +186,7 @@ function one(name, state) {
 			const p = probes[r.id];
 			if (p) known++;
 			if (p && !p.reachable) bad++;
-			const text = !state.about?.health ? "not probed" : !p ? "…" : p.reachable ? `yes, in ${duration(p.ms)}` : "no";
+			const text = !state.about?.health ? "not probed" : !p ? "…" : p.reachable ? `reachable in ${duration(p.ms)}` : "not reachable";
 			if (r.shown !== text + (p?.error ?? "")) {
 				r.shown = text + (p?.error ?? "");
 				r.reach.replaceChildren(h("span", { class: p ? (p.reachable ? "good" : "bad") : "hint" }, h("span", { class: "dot" }), text),
@@ -227,9 +229,10 @@ function one(name, state) {
 		name, element, update,
 		open(endpoint) {
 			const p = panels.get(endpoint);
-			if (!p) return;
+			if (!p) return false;
 			p.element.open = true;
 			p.element.scrollIntoView({ block: "nearest" });
+			return true;
 		},
 		leave() {
 			left = true;
