@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"log"
 	"os"
 	"path/filepath"
@@ -89,5 +90,34 @@ func TestKernelOpensTheChosenPlugin(t *testing.T) {
 func TestFlagsAreChecked(t *testing.T) {
 	for _, args := range [][]string{{"-only", "nothing"}, {"-rounds", "0"}, {"-time", "0s"}, {"-calls", "1"}, {"-json"}, {"stray"}} {
 		require.Error(t, run(args), args)
+	}
+}
+
+func TestGateway(t *testing.T) {
+	r := newReport(io.Discard)
+	require.NoError(t, measureGateway(&settings{rounds: 2, duration: 100 * time.Millisecond}, r))
+	require.Len(t, r.Comparisons, 2)
+	require.Equal(t, len(proxies), len(r.Comparisons[0].Series)+len(r.Unmeasured))
+	for _, c := range r.Comparisons {
+		for _, s := range c.Series {
+			require.Len(t, s.Samples, 2)
+			require.Positive(t, s.Samples[1].PerSecond, s.Name)
+			require.Positive(t, s.median(serverCPU), s.Name)
+		}
+	}
+	require.Len(t, r.Comparisons[1].Series, 2)
+}
+
+func TestWhatIsNotInstalledIsNotMeasured(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	t.Chdir(t.TempDir())
+	for _, p := range proxies {
+		if p.name != caddyProxy && p.name != traefikProxy {
+			continue
+		}
+		_, err := p.command(t.TempDir(), "127.0.0.1:1", "127.0.0.1:2")
+		var m *missing
+		require.ErrorAs(t, err, &m)
+		require.ErrorContains(t, err, "bench/proxies/install.sh")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,11 +42,6 @@ func measureGateway(s *settings, r *report) error {
 	}
 	defer greeter.stop()
 
-	c := &comparison{
-		Title:   fmt.Sprintf("POST of %d bytes, %d keep-alive connections, one processor for the proxy", len(question64), maxCallers),
-		Load:    load{Callers: maxCallers, Size: len(question64), Duration: s.duration},
-		Against: []string{nginxPass},
-	}
 	var all []*running
 	defer func() {
 		for _, p := range all {
@@ -63,6 +59,52 @@ func measureGateway(s *settings, r *report) error {
 			return err
 		}
 		all = append(all, p)
+	}
+	c := &comparison{
+		Title:   fmt.Sprintf("POST of %d bytes, %d keep-alive connections, one processor for the proxy", len(question64), maxCallers),
+		Load:    load{Callers: maxCallers, Size: len(question64), Duration: s.duration},
+		Against: []string{nginxPass},
+	}
+	if err := compareProxies(s, c, all); err != nil {
+		return err
+	}
+	r.addProxies(c)
+	c.checkProxies(r)
+	return measureRoutes(s, r, all)
+}
+
+// measureRoutes has turns of twice the time: the clock of a process ticks a hundred times a second, and it is small what many
+// routes cost.
+func measureRoutes(s *settings, r *report, all []*running) error {
+	c := &comparison{
+		Title:   fmt.Sprintf("The same, %d routes against one", manyRoutes),
+		Load:    load{Callers: maxCallers, Size: len(question64), Duration: 2 * s.duration},
+		Against: []string{microRouter},
+	}
+	two := slices.DeleteFunc(slices.Clone(all), func(p *running) bool { return p.name != microRouter && p.name != microRoutes })
+	if err := compareProxies(s, c, two); err != nil {
+		return err
+	}
+	r.addProxies(c)
+	what := fmt.Sprintf("what %d routes add to the time of a processor for a request, µs", manyRoutes)
+	r.atMost(what, c.difference(microRoutes, microRouter, serverCPU), 2)
+
+	fmt.Fprintf(r.out, "\ngateway/router, which of its routes it is\n")
+	m, err := runBenchmarks(r, "gateway/router", "^BenchmarkMatch$", "1s")
+	if err != nil {
+		return err
+	}
+	one, many := m["gateway/router Match/routes=1 ns/op"], m["gateway/router Match/routes=1001 ns/op"]
+	if one == 0 || many == 0 {
+		return fmt.Errorf("the benchmarks of the router do not tell what a match costs: %v", m)
+	}
+	r.atMost("what 1000 routes add to a match, by the router's own benchmark, µs", (many-one)/1e3, 2)
+	return nil
+}
+
+// compareProxies is compare for proxies.
+func compareProxies(s *settings, c *comparison, all []*running) error {
+	for _, p := range all {
 		c.Series = append(c.Series, &series{Name: p.name})
 		warm := c.Load
 		warm.Duration = warmUp
@@ -82,8 +124,6 @@ func measureGateway(s *settings, r *report) error {
 			c.Series[i].Samples = append(c.Series[i].Samples, m)
 		}
 	}
-	r.addProxies(c)
-	c.checkProxies(r)
 	return nil
 }
 
@@ -98,7 +138,6 @@ func (c *comparison) checkProxies(r *report) {
 	least(microRouter, nginxPass, 0.25)
 	least(microRouter, caddyProxy, 1)
 	least(microRouter, traefikProxy, 1)
-	r.atMost(fmt.Sprintf("what %d routes add to the time of a processor for a request, µs", manyRoutes), c.difference(microRoutes, microRouter, serverCPU), 2)
 }
 
 // difference is the median over the rounds, as ratio is.

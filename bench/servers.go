@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -28,20 +30,31 @@ func measureServers(s *settings, r *report) error {
 	all := metrics{}
 	for _, b := range serverBenchmarks {
 		fmt.Fprintf(r.out, "\n%s, on a real server\n", b.plugin)
-		cmd := exec.Command("go", "test", "-run=^$", "-bench="+b.benchmarks, "-benchtime="+b.time, "-timeout=10m", "./"+b.plugin)
-		cmd.Dir = ".."
-		out, err := cmd.CombinedOutput()
-		lines := benchmarkLine.FindAllStringSubmatch(string(out), -1)
-		if err != nil || len(lines) == 0 {
-			return errors.Join(fmt.Errorf("%s: is the server installed (make servers)? %s", b.plugin, bytes.TrimSpace(out)), err)
+		m, err := runBenchmarks(r, b.plugin, b.benchmarks, b.time)
+		if err != nil {
+			return fmt.Errorf("is the server installed (make servers)? %w", err)
 		}
-		for _, line := range lines {
-			fmt.Fprintln(r.out, "  "+strings.TrimSpace(line[0]))
-			all.add(b.plugin+" "+line[1], strings.Fields(line[2]))
-		}
+		maps.Copy(all, m)
 	}
 	r.Servers = all
 	return all.check(r)
+}
+
+// runBenchmarks runs and prints those of a package of Micro.
+func runBenchmarks(r *report, pkg, benchmarks, time string) (metrics, error) {
+	cmd := exec.Command("go", "test", "-run=^$", "-bench="+benchmarks, "-benchtime="+time, "-timeout=10m", "./"+pkg)
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	lines := benchmarkLine.FindAllStringSubmatch(string(out), -1)
+	if err != nil || len(lines) == 0 {
+		return nil, fmt.Errorf("%s: %w: %s", pkg, cmp.Or(err, errors.New("no benchmarks ran")), bytes.TrimSpace(out))
+	}
+	m := metrics{}
+	for _, line := range lines {
+		fmt.Fprintln(r.out, "  "+strings.TrimSpace(line[0]))
+		m.add(pkg+" "+line[1], strings.Fields(line[2]))
+	}
+	return m, nil
 }
 
 var benchmarkLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
