@@ -359,16 +359,15 @@ func TestLoad(t *testing.T) {
 			w.Write(body)
 		}
 	}))
-	defer s.Close()
-	s.Config.ErrorLog = nil
+	t.Cleanup(s.Close)
 	tr := start(t, upstream.Options{MaxConns: 20, MaxIdle: 10})
 	paths := []string{"/", "/", "/early", "/close", "/hints", "/abort", "/slow", "/"}
 	var all sync.WaitGroup
 	for worker := range 16 {
 		all.Go(func() {
-			for i := range 60 {
+			for i := range 32 {
 				id := fmt.Sprintf("%d-%d", worker, i)
-				size := []int{0, 10, 20_000, 300_000}[i%4]
+				size := []int{0, 10, 20_000, 100_000}[i%4]
 				path := paths[(worker+i)%len(paths)]
 				text := strings.Repeat(id+" ", size/len(id+" "))
 				var body io.Reader = strings.NewReader(text)
