@@ -46,20 +46,21 @@ until_ok test -s "$events"
 cat "$events"
 rm -f "$events" "$events.log"
 
+address=${MICRO_GATEWAY_ADDRESS:-localhost:8080}
 show "bin/micro gateway"
 bin/micro gateway &
 gateway=$!
 pids+=("$gateway")
-listens() { (exec 3<>/dev/tcp/127.0.0.1/8080) 2>/dev/null || ! kill -0 "$gateway" 2>/dev/null; }
+listens() { (exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null || ! kill -0 "$gateway" 2>/dev/null; }
 until_ok listens
 if ! kill -0 "$gateway" 2>/dev/null; then
 	echo "The gateway did not start, the line before says why. All else goes on."
 elif command -v curl >/dev/null; then
 	show "curl -d '{\"name\":\"Ada\"}' localhost:8080/greeter/hello"
-	curl -sS -d '{"name":"Ada"}' localhost:8080/greeter/hello
+	curl -sS -d '{"name":"Ada"}' "$address/greeter/hello"
 	echo
 else
-	echo "curl is not installed: see http://localhost:8080/greeter/hello?name=Ada in a browser."
+	echo "curl is not installed: see http://$address/greeter/hello?name=Ada in a browser."
 fi
 
 cat <<'EOF'
