@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 )
 
 // preface begins each datagram to the daemon.
@@ -55,7 +53,6 @@ func shorten(value any, max int) any {
 		if len(v) > 10 {
 			v = v[:10]
 		}
-		v = slices.Clone(v) // it is the span's
 		for i := range v {
 			v[i] = short(v[i], max)
 		}
@@ -68,7 +65,7 @@ func shorten(value any, max int) any {
 			v[i] = shorten(v[i], max)
 		}
 	case map[string]any:
-		for key := range maps.Keys(v) {
+		for key := range v {
 			v[key] = shorten(v[key], max)
 		}
 	}

@@ -49,27 +49,27 @@ type targetsAnswer struct {
 	UnprocessedStatistics   []struct{ RuleName, ErrorCode, Message string }
 }
 
-// client asks X-Ray, through the daemon.
-type client struct {
+// asker asks X-Ray, through the daemon.
+type asker struct {
 	address string
 	http    *http.Client
 }
 
-func newClient(address string) *client {
-	return &client{address: address, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{
+func newAsker(address string) *asker {
+	return &asker{address: address, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{
 		DialContext: new(net.Dialer).DialContext, MaxIdleConns: 1, IdleConnTimeout: 2 * targetsEvery,
 	}}}
 }
 
 // fetchRules reads all pages.
-func (c *client) fetchRules(ctx context.Context) (rules []samplingRule, err error) {
+func (a *asker) fetchRules(ctx context.Context) (rules []samplingRule, err error) {
 	var ask struct{ NextToken *string }
 	for range maxPages {
 		var page struct {
 			NextToken           string
 			SamplingRuleRecords []struct{ SamplingRule samplingRule }
 		}
-		if err := c.post(ctx, "/GetSamplingRules", ask, &page); err != nil {
+		if err := a.post(ctx, "/GetSamplingRules", ask, &page); err != nil {
 			return nil, err
 		}
 		for _, record := range page.SamplingRuleRecords {
@@ -83,22 +83,23 @@ func (c *client) fetchRules(ctx context.Context) (rules []samplingRule, err erro
 	return nil, fmt.Errorf("the sampling rules have more than %d pages", maxPages)
 }
 
-func (c *client) fetchTargets(ctx context.Context, reports []statistics) (a targetsAnswer, err error) {
+func (a *asker) fetchTargets(ctx context.Context, reports []statistics) (answer targetsAnswer, err error) {
 	ask := struct{ SamplingStatisticsDocuments []statistics }{reports}
-	return a, c.post(ctx, "/SamplingTargets", ask, &a)
+	err = a.post(ctx, "/SamplingTargets", ask, &answer)
+	return answer, err
 }
 
-func (c *client) post(ctx context.Context, path string, ask, answer any) error {
+func (a *asker) post(ctx context.Context, path string, ask, answer any) error {
 	body, err := json.Marshal(ask)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.address+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+a.address+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
+	resp, err := a.http.Do(req)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (c *client) post(ctx context.Context, path string, ask, answer any) error {
 
 // poller keeps the rules of a sampler up to date. All but newPoller is for the goroutine of run.
 type poller struct {
-	client   *client
+	daemon   *asker
 	sampler  *sampler
 	id       string // of this process, for X-Ray
 	log      *slog.Logger
@@ -129,12 +130,12 @@ type poller struct {
 func newPoller(address string, s *sampler, log *slog.Logger) *poller {
 	var id [12]byte
 	_, _ = rand.Read(id[:]) // cannot fail
-	return &poller{client: newClient(address), sampler: s, id: hex.EncodeToString(id[:]), log: log}
+	return &poller{daemon: newAsker(address), sampler: s, id: hex.EncodeToString(id[:]), log: log}
 }
 
 // run polls until ctx ends.
 func (p *poller) run(ctx context.Context) {
-	defer p.client.http.CloseIdleConnections()
+	defer p.daemon.http.CloseIdleConnections()
 	rulesAt, retry := time.Now(), targetsEvery
 	targetsAt := rulesAt.Add(jitter(targetsEvery))
 	for {
@@ -171,7 +172,7 @@ func jitter(d time.Duration) time.Duration { return d + mathrand.N(d/50) }
 
 func (p *poller) updateRules(ctx context.Context) bool {
 	at := time.Now()
-	records, err := p.client.fetchRules(ctx)
+	records, err := p.daemon.fetchRules(ctx)
 	if p.failed(ctx, err) {
 		return false
 	}
@@ -197,7 +198,7 @@ func (p *poller) updateTargets(ctx context.Context) (changed bool) {
 	if reports == nil {
 		return false
 	}
-	answer, err := p.client.fetchTargets(ctx, reports)
+	answer, err := p.daemon.fetchTargets(ctx, reports)
 	if p.failed(ctx, err) {
 		for name, c := range reported {
 			set.byName(name).unreport(c)
@@ -231,7 +232,7 @@ func (p *poller) failed(ctx context.Context, err error) bool {
 	case err != nil && !p.failing && ctx.Err() == nil:
 		p.failing = true
 		p.log.Warn("no sampling rules of X-Ray: until the daemon answers, what is known of them counts for an hour, then the settings reservoir and rate",
-			"daemon", p.client.address, "error", err)
+			"daemon", p.daemon.address, "error", err)
 	}
 	return err != nil
 }

@@ -71,7 +71,7 @@ func inBubble(t *testing.T, c Config, setup func(*api), f func(*testing.T, polle
 		s.random = rand.New(rand.NewPCG(1, 2)).Float64
 		log := new(bytes.Buffer)
 		p := newPoller("daemon:2000", s, slog.New(slog.NewTextHandler(log, nil)))
-		p.client.http.Transport.(*http.Transport).DialContext = listener.dial
+		p.daemon.http.Transport.(*http.Transport).DialContext = listener.dial
 		ctx, cancel := context.WithCancel(t.Context())
 		running.Go(func() { p.run(ctx) })
 		synctest.Wait()
@@ -303,7 +303,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			require.NoError(t, err)
 			go func() { _ = server.Serve(listener) }()
 			defer server.Close()
-			c := newClient(listener.Addr().String())
+			c := newAsker(listener.Addr().String())
 			defer c.http.CloseIdleConnections()
 			_, err = c.fetchRules(t.Context())
 			require.Error(t, err)
@@ -326,25 +326,26 @@ func TestRulesMatch(t *testing.T) {
 		attributes []attribute.KeyValue
 		want       bool
 	}{
-		"everything":              {set(func(*samplingRule) {}), nil, true},
-		"path":                    {set(func(r *samplingRule) { r.URLPath = "/v1/*/?" }), http, true},
-		"another path":            {set(func(r *samplingRule) { r.URLPath = "/v2/*" }), http, false},
-		"no path is not any path": {set(func(r *samplingRule) { r.URLPath = "/v1/*" }), nil, false},
-		"host without case":       {set(func(r *samplingRule) { r.Host = "*.example.COM" }), http, true},
-		"another host":            {set(func(r *samplingRule) { r.Host = "example.com" }), http, false},
-		"method":                  {set(func(r *samplingRule) { r.HTTPMethod = "get" }), http, true},
-		"another method":          {set(func(r *samplingRule) { r.HTTPMethod = "POST" }), http, false},
-		"service":                 {set(func(r *samplingRule) { r.ServiceName = "sh?p" }), http, true},
-		"another service":         {set(func(r *samplingRule) { r.ServiceName = "till" }), http, false},
-		"type":                    {set(func(r *samplingRule) { r.ServiceType = "AWS::ECS::*" }), http, true},
-		"another type":            {set(func(r *samplingRule) { r.ServiceType = "AWS::EC2::Instance" }), http, false},
-		"resource":                {set(func(r *samplingRule) { r.ResourceARN = "arn:aws:ecs:*" }), http, true},
-		"another resource":        {set(func(r *samplingRule) { r.ResourceARN = "arn:aws:ec2:*" }), http, false},
-		"attribute":               {set(func(r *samplingRule) { r.Attributes = map[string]string{"tenant": "7"} }), http, true},
-		"another attribute":       {set(func(r *samplingRule) { r.Attributes = map[string]string{"tenant": "7", "user": "a*"} }), http, false},
-		"a call's endpoint":       {set(func(r *samplingRule) { r.URLPath, r.HTTPMethod = "/greeter/Greeter.*", "POST" }), rpc, true},
-		"another endpoint":        {set(func(r *samplingRule) { r.URLPath = "/greeter/Other.*" }), rpc, false},
-		"Default is for all":      {set(func(r *samplingRule) { r.RuleName, r.URLPath = "Default", "/nothing" }), http, true},
+		"everything":                 {set(func(*samplingRule) {}), nil, true},
+		"path":                       {set(func(r *samplingRule) { r.URLPath = "/v1/*/?" }), http, true},
+		"another path":               {set(func(r *samplingRule) { r.URLPath = "/v2/*" }), http, false},
+		"no path is not any path":    {set(func(r *samplingRule) { r.URLPath = "/v1/*" }), nil, false},
+		"host without case":          {set(func(r *samplingRule) { r.Host = "*.example.COM" }), http, true},
+		"another host":               {set(func(r *samplingRule) { r.Host = "example.com" }), http, false},
+		"method":                     {set(func(r *samplingRule) { r.HTTPMethod = "get" }), http, true},
+		"another method":             {set(func(r *samplingRule) { r.HTTPMethod = "POST" }), http, false},
+		"service":                    {set(func(r *samplingRule) { r.ServiceName = "sh?p" }), http, true},
+		"another service":            {set(func(r *samplingRule) { r.ServiceName = "till" }), http, false},
+		"type":                       {set(func(r *samplingRule) { r.ServiceType = "AWS::ECS::*" }), http, true},
+		"another type":               {set(func(r *samplingRule) { r.ServiceType = "AWS::EC2::Instance" }), http, false},
+		"resource":                   {set(func(r *samplingRule) { r.ResourceARN = "arn:aws:ecs:*" }), http, true},
+		"another resource":           {set(func(r *samplingRule) { r.ResourceARN = "arn:aws:ec2:*" }), http, false},
+		"attribute":                  {set(func(r *samplingRule) { r.Attributes = map[string]string{"tenant": "7"} }), http, true},
+		"another attribute":          {set(func(r *samplingRule) { r.Attributes = map[string]string{"tenant": "7", "user": "a*"} }), http, false},
+		"a call's endpoint":          {set(func(r *samplingRule) { r.URLPath, r.HTTPMethod = "/greeter/Greeter.*", "POST" }), rpc, true},
+		"a call by its method alone": {set(func(r *samplingRule) { r.URLPath = "/Greeter.Hello" }), rpc[1:], true},
+		"another endpoint":           {set(func(r *samplingRule) { r.URLPath = "/greeter/Other.*" }), rpc, false},
+		"Default is for all":         {set(func(r *samplingRule) { r.RuleName, r.URLPath = "Default", "/nothing" }), http, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := s.request(c.attributes)
