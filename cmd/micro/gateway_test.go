@@ -84,6 +84,22 @@ func TestGatewayWithMiddlewares(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
+// TestGatewayTraces has a request and the call that is made of it in one trace, which the log names.
+func TestGatewayTraces(t *testing.T) {
+	m := newMachine(t)
+	m.greeter()
+	p, public, _ := m.gateway("--tracer=stdout")
+	status, _ := m.http("POST", public+"/greeter/hello", `{"name":"Ada"}`)
+	require.Equal(t, http.StatusOK, status)
+	found := regexp.MustCompile(`trace_id=([0-9a-f]{32})`).FindStringSubmatch(p.err.until(t, "INFO request"))
+	require.NotNil(t, found)
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	require.Equal(t, exitOK, p.end())
+	for _, name := range []string{"greeter/Greeter.Hello", "POST greeter Greeter.Hello"} {
+		require.Regexp(t, `(?m)^{"Name":"`+name+`","SpanContext":{"TraceID":"`+found[1]+`"`, p.err.text())
+	}
+}
+
 // TestGatewaySettings are of the gateway alone.
 func TestGatewaySettings(t *testing.T) {
 	m := newMachine(t)
