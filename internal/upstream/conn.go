@@ -18,9 +18,6 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// lastWords is how long an answer may take of a server to which writing failed.
-const lastWords = time.Second
-
 // conn is a connection. It belongs to the pool, or to the goroutine of the request that has it; once there is a response
 // with a body, to that body.
 type conn struct {
@@ -84,16 +81,13 @@ func (c *conn) exchange(t *Transport, req *http.Request, m *message) (*http.Resp
 	}
 	c.headLeft, c.answered, c.readErr = t.maxHead, false, nil
 	n, failure := c.tcp.Write(m.buf)
-	switch {
-	case failure != nil: // a server that closed may have said why
-		c.readWithin(lastWords)
-	case m.upload:
+	if m.upload && failure == nil {
 		c.readWithin(0)
 		c.startUpload(t, req, m)
-	default:
+	} else {
 		c.readWithin(t.headTimeout)
 	}
-	resp, err := c.readHead(req)
+	resp, err := c.readHead(req) // also after a failure: a server that closed may have said why
 	switch {
 	case err == nil:
 		c.deliver(resp, failure == nil && !req.Close && !resp.Close)
@@ -194,7 +188,7 @@ func (c *conn) blame(e *Error) {
 // deliver gives the response its body.
 func (c *conn) deliver(resp *http.Response, keep bool) {
 	switch {
-	case isSwitch(resp):
+	case isSwitch(resp) && c.upload == nil:
 		c.readWithin(0)
 		resp.Body = newTunnel(c)
 	case resp.Body == http.NoBody:

@@ -1,10 +1,12 @@
 package upstream_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -209,6 +211,30 @@ func TestRepeated(t *testing.T) {
 		get(t, tr, url)
 		fails(t, tr, newRequest(t, "GET", url, nil))
 		require.EqualValues(t, 2, conns.Load())
+	})
+	t.Run("in vain", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			l.Close()
+			p := &peer{Conn: c, br: bufio.NewReader(c)}
+			p.request()
+			p.say(ok)
+			p.request()
+		}()
+		tr := start(t, upstream.Options{})
+		get(t, tr, "http://"+l.Addr().String())
+		e := fails(t, tr, newRequest(t, "GET", "http://"+l.Addr().String(), nil))
+		require.Equal(t, upstream.Dial, e.Phase)
+		require.True(t, e.Sent)
+		<-done
 	})
 	t.Run("not after the time for the head", func(t *testing.T) {
 		var requests atomic.Int32

@@ -52,14 +52,10 @@ func (u *upload) run() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.err = err
-	wait := u.headTimeout
-	if err != nil { // the server may have said why it does not read
-		wait = lastWords
-	}
 	if u.readErr != nil {
 		u.tcp.Close() // what the server has must not look like all
-	} else if !u.over && wait > 0 {
-		u.tcp.SetReadDeadline(time.Now().Add(wait))
+	} else if !u.over && u.headTimeout > 0 {
+		u.tcp.SetReadDeadline(time.Now().Add(u.headTimeout))
 	}
 }
 

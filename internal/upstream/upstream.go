@@ -71,7 +71,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer m.free()
 	resp, fail := t.send(req, m, false)
 	if fail != nil && fail.stale && m.repeatable(req, fail) {
-		resp, fail = t.send(req, m, true)
+		sent := fail.Sent
+		if resp, fail = t.send(req, m, true); fail != nil {
+			fail.Sent = fail.Sent || sent
+		}
 	}
 	if fail != nil {
 		return nil, fail

@@ -477,3 +477,19 @@ func TestSwitchingProtocols(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 }
+
+// TestSwitchingWhileABodyIsSent has a server that switches although the request is not over: what comes cannot be both.
+func TestSwitchingWhileABodyIsSent(t *testing.T) {
+	url := script(t, func(p *peer) {
+		p.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		io.Copy(io.Discard, p.br)
+	})
+	body := &closeCounter{ReadCloser: io.NopCloser(endless{})}
+	req := newRequest(t, "POST", url, body)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "echo")
+	resp, err := start(t, upstream.Options{}).RoundTrip(req)
+	require.NoError(t, err)
+	require.Equal(t, http.NoBody, resp.Body)
+	body.wait(t)
+}
