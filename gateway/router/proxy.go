@@ -18,6 +18,7 @@ import (
 
 	"github.com/plugmicro/micro/gateway"
 	outbound "github.com/plugmicro/micro/internal/upstream"
+	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
 // replayable is how large a body may be that is read before it is sent, so that it can be sent again.
@@ -289,7 +290,7 @@ func (x *exchange) ask(out *http.Request, s *server) (*http.Response, error) {
 		out.Body = io.NopCloser(bytes.NewReader(x.small))
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(x.small)), nil }
 	}
-	return x.m.roundTrip(out)
+	return httptrace.Send(out, x.m.roundTrip) // each attempt is a span, if the request is traced
 }
 
 // again says whether the request is sent once more: only if that cannot do anything twice, and the budget allows it.

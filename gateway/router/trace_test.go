@@ -1,0 +1,45 @@
+package router
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/internal/spantest"
+	"github.com/plugmicro/micro/tracing/httptrace"
+)
+
+// TestAttemptsAreSpans sends a traced request to a server that answers on the second attempt: both are spans below that of
+// the request, and each carries itself to the server.
+func TestAttemptsAreSpans(t *testing.T) {
+	var carried []string
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		carried = append(carried, r.Header.Get("Traceparent"))
+		if len(carried) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	f := start(t, `
+routes:
+- name: shop
+  retries: {attempts: 3, on: [503]}
+  to: {url: "`+upstream.URL+`"}
+`)
+	spans := spantest.New()
+	chain := f.router.Handler(http.NotFoundHandler())
+	r, span := httptrace.Start(spans, httptest.NewRequest("GET", "/a", nil))
+	w := httptest.NewRecorder()
+	chain.ServeHTTP(w, r)
+	span.End(w.Code, 0, nil)
+	require.Equal(t, 200, w.Code)
+	require.Len(t, carried, 2)
+	served := spans.Ended()[len(spans.Ended())-1]
+	for i, attempt := range spans.Ended()[:2] {
+		require.True(t, attempt.ChildOf(served))
+		require.Contains(t, carried[i], strings.Join([]string{served.SpanContext.TraceID().String(), attempt.SpanContext.SpanID().String()}, "-"))
+	}
+}
