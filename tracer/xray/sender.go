@@ -36,8 +36,9 @@ type sender struct {
 	encoder    *encoder
 	limit      int
 
-	conn   net.Conn
-	dialed time.Time // when that was last tried
+	conn    net.Conn
+	dialed  time.Time // when that was last tried
+	dialErr error
 
 	lost    int // of a batch
 	lastErr error
@@ -117,12 +118,10 @@ func (s *sender) send(ctx context.Context, data []byte) error {
 	return s.write(ctx, data)
 }
 
-var errNotConnected = errors.New("the daemon's address could not be resolved a moment ago")
-
 func (s *sender) write(ctx context.Context, data []byte) error {
 	if s.conn == nil {
 		if time.Since(s.dialed) < redialAfter {
-			return errNotConnected
+			return s.dialErr
 		}
 		if err := s.connect(ctx); err != nil {
 			return err
@@ -139,6 +138,7 @@ func (s *sender) connect(ctx context.Context) (err error) {
 	var d net.Dialer
 	s.conn, err = d.DialContext(ctx, "udp", s.address)
 	s.dialed = time.Now()
+	s.dialErr = err
 	if err != nil {
 		s.conn = nil
 	}

@@ -189,7 +189,7 @@ func TestADaemonThatHasNoAddress(t *testing.T) {
 	work(tr, 10)
 	require.NoError(t, host.Close())
 	require.Equal(t, Stats{Lost: 10}, tr.Stats())
-	require.Contains(t, log.String(), "X-Ray daemon at nowhere.invalid:2000")
+	require.Contains(t, log.String(), "X-Ray daemon at nowhere.invalid:2000: dial udp: lookup nowhere.invalid")
 }
 
 func TestCloseSendsWhatWaits(t *testing.T) {
