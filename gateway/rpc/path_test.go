@@ -49,12 +49,15 @@ func FuzzPath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		s, e, xs, xe := endpointOf(path)
+		if strings.Contains(path, "//") || !strings.HasPrefix(path, "/") {
+			return // Prepare leaves none
+		}
 		if !strings.HasSuffix(path, "/") {
 			s2, e2, xs2, xe2 := endpointOf(path + "/")
 			require.Equal(t, [4]string{s, e, xs, xe}, [4]string{s2, e2, xs2, xe2})
 		}
 		require.Equal(t, s == "", e == "")
-		require.Equal(t, xs == "" && xe == "" || xe != "", true)
+		require.Equal(t, xs == "", xe == "")
 		if s != "" {
 			require.Contains(t, e, ".", "the rules lead to Type.Method")
 		}

@@ -54,11 +54,14 @@ type world struct {
 	greeter *Greeter
 	running atomic.Int64 // endpoints, on all nodes
 	config  http.Server  // timeouts of the gateway's
+	http2   bool
 }
 
 type option func(*world, *rpc.Options)
 
 func with(f func(*rpc.Options)) option { return func(_ *world, o *rpc.Options) { f(o) } }
+
+func overHTTP2(w *world, _ *rpc.Options) { w.http2 = true }
 
 func middleware(f func(*http.Request, *gateway.Info) error) option {
 	return func(w *world, _ *rpc.Options) { w.before = f }
@@ -83,7 +86,12 @@ func newWorld(t testing.TB, opts ...option) *world {
 	w.http = httptest.NewUnstartedServer(http.HandlerFunc(w.gateway))
 	w.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	w.http.Config.ReadTimeout, w.http.Config.WriteTimeout = w.config.ReadTimeout, w.config.WriteTimeout
-	w.http.Start()
+	if w.http2 {
+		w.http.EnableHTTP2 = true
+		w.http.StartTLS()
+	} else {
+		w.http.Start()
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()

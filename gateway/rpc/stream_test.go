@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -495,33 +496,143 @@ func TestWebSocketClientGone(t *testing.T) {
 
 // TestWebSocketSignsOfLife: a client that gives none is given up; one that the service does not keep up with is not.
 func TestWebSocketSignsOfLife(t *testing.T) {
-	w := newWorld(t, with(func(o *rpc.Options) { o.Heartbeat, o.WriteTimeout = 20*time.Millisecond, 50*time.Millisecond }))
+	w := newWorld(t, with(func(o *rpc.Options) { o.Heartbeat, o.WriteTimeout = 200*time.Millisecond, 400*time.Millisecond }))
 	c := w.dial()
 	fmt.Fprintf(c, "GET /greeter/deaf HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n", strings.Join(handshake, "\r\n"))
 	_, err := io.Copy(io.Discard, c) // and no pong
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return w.greeter.ended.Load() == 1 }, soon, time.Millisecond)
 
-	conn := w.socket("/greeter/chat", nil)
-	heard := make(chan error, 1)
-	go func() {
-		_, _, err := conn.Read(context.Background())
-		heard <- err
-	}()
-	select {
-	case err := <-heard:
-		t.Fatal(err)
-	case <-time.After(500 * time.Millisecond):
+	pings := make(chan struct{}, 100)
+	o := &websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool {
+		pings <- struct{}{}
+		return true
+	}}
+	chat := w.socket("/greeter/chat", o)
+	deaf := w.socket("/greeter/deaf", o)
+	ended := make(chan error, 3)
+	for _, conn := range []*websocket.Conn{chat, deaf} {
+		go func() {
+			_, _, err := conn.Read(context.Background())
+			ended <- err
+		}()
 	}
-	say(t, conn, "{}")
-	require.NoError(t, <-heard)
-
-	deaf := w.socket("/greeter/deaf", nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	large := []byte(`{"name":"` + strings.Repeat("x", 64<<10) + `"}`)
-	for err = nil; err == nil; {
-		err = deaf.Write(ctx, websocket.MessageText, large)
+	go func() {
+		large := []byte(`{"name":"` + strings.Repeat("x", 64<<10) + `"}`)
+		for err := error(nil); err == nil; {
+			err = deaf.Write(ctx, websocket.MessageText, large)
+		}
+		ended <- nil
+	}()
+	for range 16 {
+		select {
+		case <-pings:
+		case err := <-ended:
+			t.Fatal(err)
+		}
 	}
-	require.ErrorIs(t, err, context.DeadlineExceeded, "it was held up to the end, and not cut off")
+	say(t, chat, "{}")
+	require.NoError(t, <-ended, "the answer")
+	cancel()
+	<-ended
+	<-ended
+}
+
+// TestHTTP2: all that goes over one connection has its own end.
+func TestHTTP2(t *testing.T) {
+	w := newWorld(t, overHTTP2, with(func(o *rpc.Options) { o.Heartbeat, o.BodyTimeout = 20*time.Millisecond, 200*time.Millisecond }),
+		func(w *world, _ *rpc.Options) {
+			w.config.ReadTimeout, w.config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
+		})
+	rsp := w.open("POST", "/greeter/hello", strings.NewReader(`{"name":"Ada"}`), jsonType)
+	require.Equal(t, 2, rsp.ProtoMajor)
+	text, err := io.ReadAll(rsp.Body)
+	require.NoError(t, err)
+	require.Equal(t, `{"message":"Hello, Ada"}`, string(text))
+
+	rsp = w.open("GET", "/greeter/count?zip=1&city=wait", nil, acceptEvents)
+	events := bufio.NewReader(rsp.Body)
+	require.Equal(t, `data: {"zip":1}`, line(t, events))
+	for range 40 {
+		require.Equal(t, "", line(t, events))
+		require.Equal(t, ":", line(t, events))
+	}
+	rsp.Body.Close()
+	require.Eventually(t, func() bool { return w.greeter.ended.Load() == 1 }, soon, time.Millisecond, "client gone")
+
+	in, out := io.Pipe()
+	go io.WriteString(out, `{"name":"Ada"}`)
+	rsp = w.open("POST", "/greeter/chat", in, jsonType)
+	answers := bufio.NewReader(rsp.Body)
+	require.Equal(t, `{"message":"Hello, Ada"}`, line(t, answers))
+	require.NoError(t, out.Close())
+	_, err = answers.ReadByte()
+	require.Equal(t, io.EOF, err)
+
+	in, out = io.Pipe()
+	defer out.Close()
+	go io.WriteString(out, `{"name":`)
+	rsp = w.open("POST", "/greeter/hello", in, jsonType)
+	require.Equal(t, 408, rsp.StatusCode)
+	require.Eventually(t, func() bool { return w.running.Load() == 0 }, soon, time.Millisecond)
+}
+
+// TestManyStreamsAtOnce: whatever clients do, nothing is left of it.
+func TestManyStreamsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var clients sync.WaitGroup
+	for i := range 60 {
+		clients.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			switch i % 4 {
+			case 0, 1:
+				r, _ := http.NewRequestWithContext(ctx, "GET", w.http.URL+"/greeter/count?zip=3&city=wait", nil)
+				if i%4 == 0 {
+					r.Header.Set("Accept", "text/event-stream")
+				}
+				rsp, err := w.http.Client().Do(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer rsp.Body.Close()
+				if _, err := bufio.NewReader(rsp.Body).ReadString('\n'); err != nil {
+					t.Error(err)
+				}
+			case 2:
+				conn, _, err := websocket.Dial(ctx, w.http.URL+"/greeter/chat", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.CloseNow()
+				for range 10 {
+					if err := conn.Write(ctx, websocket.MessageText, []byte(`{"name":"Ada"}`)); err != nil {
+						t.Error(err)
+					}
+					if _, _, err := conn.Read(ctx); err != nil {
+						t.Error(err)
+					}
+				}
+			case 3:
+				in, out := io.Pipe()
+				r, _ := http.NewRequestWithContext(ctx, "POST", w.http.URL+"/greeter/sum", in)
+				go func() {
+					for range 10 {
+						io.WriteString(out, `{"zip":1}`)
+					}
+					cancel()
+					out.CloseWithError(io.ErrUnexpectedEOF) // the transport waits for it
+				}()
+				if rsp, err := w.http.Client().Do(r); err == nil {
+					rsp.Body.Close()
+				}
+			}
+		})
+	}
+	clients.Wait()
+	require.Eventually(t, func() bool { return w.running.Load() == 0 }, soon, time.Millisecond)
 }
