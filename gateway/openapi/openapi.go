@@ -228,7 +228,7 @@ func (e *endpoint) body() object {
 	if e.takesStream() {
 		content[ndjson] = items(schemas(e.requests))
 	}
-	return object{"required": true, "content": content}
+	return object{"content": content} // without a body it is an empty message
 }
 
 // asIs adds the content types in which the body of a call is no JSON.
@@ -295,15 +295,14 @@ func (e *endpoint) answers() object {
 // webSocket notes what OpenAPI has no words for.
 func (d *document) webSocket(item object, e *endpoint, id string) {
 	item["x-websocket"] = object{"send": schemas(e.requests), "receive": schemas(e.responses)}
+	answers := e.answers() // without an Upgrade it is a stream of requests with nothing in it
+	answers["101"] = object{"description": "The stream begins"}
 	item["get"] = object{
 		"operationId": d.ids.take(id + ".websocket"),
 		"summary":     e.name,
 		"description": "A WebSocket: each message is one item of the stream, as JSON; an empty one ends the requests. See x-websocket.",
 		"tags":        []string{e.service},
-		"responses": object{
-			"101":     object{"description": "The stream begins"},
-			"default": object{"$ref": "#/components/responses/Problem"},
-		},
+		"responses":   answers,
 	}
 }
 
@@ -356,7 +355,7 @@ func (d *document) object(info Info) object {
 		"tags":    d.tags,
 		"components": object{
 			"parameters": object{"Timeout": object{
-				"name": "X-Request-Timeout", "in": "header", "schema": object{"type": "string"},
+				"name": "X-Request-Timeout", "in": "header", "schema": object{"type": "string", "pattern": `^[1-9][0-9]{0,5}(\.[0-9]{1,3})?(ms|s|m)?$`},
 				"description": "the time for the call: 1.5s, 250ms or a number of seconds",
 			}},
 			"schemas": d.schemas,
