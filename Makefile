@@ -21,7 +21,7 @@ build: ## build bin/micro and bin/greeter
 	@mkdir -p bin
 	$(GO) build -o bin/ ./cmd/micro ./examples/greeter
 
-run: build ## start the greeter, call it, publish to it, until Ctrl-C
+run: build ## start greeter and gateway, call, publish, ask over HTTP, until Ctrl-C
 	@examples/run.sh
 
 servers: ## install the real servers that the tests need (Consul, Kafka, RabbitMQ) under .servers, once
@@ -34,7 +34,9 @@ test: ## run all tests, with the race detector; those on real servers need "make
 	@MICRO_SUITE_RESULTS=$(RESULTS) MICRO_SKIPPED_SERVERS=$(CURDIR)/.servers/skipped $(GO) test $(RACE) -timeout 20m ./... || { $(SKIPPED); exit 1; }
 	@$(GO) run ./internal/capabilities -check $(RESULTS) docs/capabilities.md || { $(SKIPPED); exit 1; }
 	@$(if $(RACE),echo "what the race detector would falsify:")
-	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client)
+	$(if $(RACE),$(GO) test -run 'TestAllocations|TestMemoryIsFlat' ./client ./gateway/rpc ./gateway/httpd)
+	@echo "beside AWS's SDK, in a module of its own:"
+	cd tracer/xray/parity && $(GO) test $(RACE) -timeout 5m ./...
 	@$(SKIPPED)
 
 bench: ## measure against bare TCP and gRPC, some minutes
@@ -46,6 +48,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	cd bench && $(GO) vet ./...
+	cd tracer/xray/parity && $(GO) mod tidy -diff && $(GO) vet ./...
 
 docs: ## generate docs/plugins from what the plugins register
 	$(GO) run ./cmd/micro docs docs/plugins
