@@ -200,7 +200,7 @@ func (g *Gateway) isGone(x *exchange, r *http.Request) bool {
 	if x.hijacked || errors.Is(context.Cause(r.Context()), errDrained) {
 		return false
 	}
-	return x.failed || x.status == gateway.ClientClosed || r.Context().Err() != nil
+	return x.failed || x.in.cut.Load() || x.status == gateway.ClientClosed || r.Context().Err() != nil
 }
 
 // logAccess writes the line of a request. What comes from strangers is in attributes, which handlers quote.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/testcert"
 )
 
 func TestChainIsInOrder(t *testing.T) {
@@ -101,6 +102,7 @@ func TestRefusedBeforeTheChain(t *testing.T) {
 		"a proxy request":      {"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 405},
 		"a host that is none":  {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
 		"no host":              {"GET / HTTP/1.1\r\n\r\n", 400},
+		"no path":              {"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 		"a semicolon":          {"GET /?a;b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 		"a header taken away":  {"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1\r\nConnection: x-forwarded-for\r\n\r\n", 400},
 		"a body too large":     {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n", 413},
@@ -343,6 +345,81 @@ func TestClientThatIsGone(t *testing.T) {
 	g.eventuallyLogs("client_gone=true")
 	require.Equal(t, "1", g.metric("micro_gateway_client_gone_total"))
 	require.Equal(t, "1", g.metric(`micro_gateway_requests_total{code="499",method="GET",route="slow"}`))
+}
+
+func TestClientThatGoesWhileItSends(t *testing.T) {
+	began := make(chan struct{})
+	g := start(t, withHandler(func(w http.ResponseWriter, r *http.Request) { close(began); ok(w, r) }))
+	c, _ := g.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+	<-began
+	require.NoError(t, c.Close())
+	g.eventuallyLogs("client_gone=true")
+	require.Contains(t, g.logs.String(), "received=3")
+	require.Equal(t, "1", g.metric(`micro_gateway_requests_total{code="499",method="POST",route="none"}`))
+	require.Equal(t, "1", g.metric("micro_gateway_client_gone_total"))
+	require.Equal(t, "0", g.metric("micro_gateway_requests_in_flight"))
+}
+
+// TestHTTP2 has the limits of HTTP/1.1, though its streams share a connection.
+func TestHTTP2(t *testing.T) {
+	const silent = 200 * time.Millisecond
+	failed := make(chan error, 1)
+	own := testcert.New(t).TLS()
+	g := start(t, withArgs("--gateway-tls-cert="+own.Cert, "--gateway-tls-key="+own.Key, "--gateway-silent-timeout="+silent.String(), "--gateway-max-body=10"),
+		withHandler(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/long":
+				select {
+				case <-time.After(2 * silent):
+				case <-r.Context().Done():
+				}
+				_, _ = io.WriteString(w, "x")
+				require.NoError(t, http.NewResponseController(w).Flush())
+				select {
+				case <-time.After(2 * silent):
+				case <-r.Context().Done():
+				}
+				_, _ = io.WriteString(w, "y")
+			case "/much":
+				for {
+					if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+						failed <- err
+						return
+					}
+				}
+			default:
+				ok(w, r)
+			}
+		}))
+	g.trust(own)
+	a := g.get(g.url("/long"))
+	require.Equal(t, "HTTP/2.0", a.proto)
+	require.Equal(t, "xy", a.body)
+
+	resp, err := g.client.Get(g.url("/much"))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Error(t, <-failed, "who takes nothing is given up")
+	g.eventuallyLogs("client_gone=true")
+
+	body, more := io.Pipe()
+	defer more.Close()
+	go func() { _, _ = io.WriteString(more, "abc") }()
+	req, err := http.NewRequest(http.MethodPost, g.url("/silent"), body)
+	require.NoError(t, err)
+	a = g.do(req)
+	require.Equal(t, http.StatusRequestTimeout, a.status, a.body)
+	req, err = http.NewRequest(http.MethodPost, g.url("/large"), strings.NewReader("more than ten bytes"))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusRequestEntityTooLarge, g.do(req).status)
+	req, err = http.NewRequest(http.MethodGet, g.url("/"), nil)
+	require.NoError(t, err)
+	req.Header.Set("X", strings.Repeat("x", 80<<10))
+	resp, err = g.client.Do(req)
+	if err == nil { // Go's client knows the limit that the server announces
+		defer resp.Body.Close()
+		require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, resp.StatusCode)
+	}
 }
 
 func TestAccessLog(t *testing.T) {

@@ -147,6 +147,8 @@ func (g *Gateway) server(base context.Context, h http.Handler) *http.Server {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250, SendPingTimeout: g.settings.SilentTimeout},
 		ErrorLog:          log.New(&errorLog{log: g.log}, "", 0),
 		Protocols:         new(http.Protocols),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * goes the way of all requests
 	}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetHTTP2(true)

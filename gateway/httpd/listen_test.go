@@ -208,3 +208,10 @@ func TestTrustedProxy(t *testing.T) {
 	g.eventuallyLogs("it is not known who the client is")
 	g.eventuallyLogs("client=unknown")
 }
+
+func TestServingThatFails(t *testing.T) {
+	g := start(t, withHandler(ok))
+	require.NoError(t, g.listener.Close())
+	require.ErrorContains(t, <-g.Failed(), "address: ")
+	require.NoError(t, g.Stop(t.Context()))
+}

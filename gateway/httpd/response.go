@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
@@ -123,6 +124,7 @@ type body struct {
 	silent   time.Duration
 	extended time.Time
 	read     atomic.Int64 // whoever sends the body on may still be at it when the request is over
+	cut      atomic.Bool  // the client went in the middle of it
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -147,6 +149,9 @@ func (b *body) explain(err error) error {
 		return errors.Join(tooLargeProblem(tooLarge.Limit), err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errors.Join(gateway.NewProblem(http.StatusRequestTimeout, "nothing of the body came for %s", b.silent), err)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		b.cut.Store(true)
+		return errors.Join(gateway.NewProblem(gateway.ClientClosed, "the client went while it sent the body"), err)
 	}
 	return err
 }
