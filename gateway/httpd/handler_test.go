@@ -360,6 +360,16 @@ func TestClientThatGoesWhileItSends(t *testing.T) {
 	require.Equal(t, "0", g.metric("micro_gateway_requests_in_flight"))
 }
 
+func TestHandlerThatWritesTooMuchIsNoClientThatIsGone(t *testing.T) {
+	g := start(t, withHandler(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotModified)
+		_, err := io.WriteString(w, "x")
+		require.ErrorIs(t, err, http.ErrBodyNotAllowed)
+	}))
+	require.Equal(t, http.StatusNotModified, g.get(g.url("/")).status)
+	require.Equal(t, "0", g.metric("micro_gateway_client_gone_total"))
+}
+
 // TestHTTP2 has the limits of HTTP/1.1, though its streams share a connection.
 func TestHTTP2(t *testing.T) {
 	const silent = 200 * time.Millisecond

@@ -108,8 +108,9 @@ func (x *exchange) extend() {
 	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(now.Add(x.silent))
 }
 
+// end comes after it. Some errors are the handler's own, and say nothing of the client.
 func (x *exchange) end(err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, http.ErrBodyNotAllowed) && !errors.Is(err, http.ErrContentLength) && !errors.Is(err, errors.ErrUnsupported) {
 		x.failed = true
 	}
 	if x.h2 {
