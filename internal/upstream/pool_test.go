@@ -212,6 +212,28 @@ func TestRepeated(t *testing.T) {
 		fails(t, tr, newRequest(t, "GET", url, nil))
 		require.EqualValues(t, 2, conns.Load())
 	})
+	t.Run("on a new connection, though there is a kept one", func(t *testing.T) {
+		arrived, end := make(chan struct{}), make(chan struct{})
+		url := script(t, func(p *peer) {
+			for n := 1; p.request() != nil; n++ {
+				if p.n == 1 && n == 2 {
+					close(arrived)
+					<-end
+					return
+				}
+				p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", p.n))
+			}
+		})
+		tr := start(t, upstream.Options{MaxConns: 1})
+		require.Equal(t, "1", get(t, tr, url))
+		var all sync.WaitGroup
+		all.Go(func() { require.Equal(t, "3", get(t, tr, url)) })
+		<-arrived
+		all.Go(func() { require.Equal(t, "2", get(t, tr, url)) })
+		require.Eventually(t, func() bool { return tr.Waiting(strings.TrimPrefix(url, "http://")) == 1 }, 5*time.Second, time.Millisecond)
+		close(end)
+		all.Wait()
+	})
 	t.Run("in vain", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -346,6 +368,21 @@ func TestMaxIdle(t *testing.T) {
 	require.Negative(t, <-arrived)
 }
 
+// TestLateCancel has contexts end while their responses do: none of them may end what comes after on the connection.
+func TestLateCancel(t *testing.T) {
+	url := script(t, numbered)
+	tr := start(t, upstream.Options{})
+	for range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := tr.RoundTrip(newRequest(t, "GET", url, nil).WithContext(ctx))
+		require.NoError(t, err)
+		cancel() // what comes of it, comes in another goroutine
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		do(t, tr, newRequest(t, "POST", url, strings.NewReader("x")))
+	}
+}
+
 func TestIdleTimeout(t *testing.T) {
 	closed := make(chan int, 8)
 	url := script(t, func(p *peer) {
@@ -357,6 +394,7 @@ func TestIdleTimeout(t *testing.T) {
 	require.Equal(t, 1, <-closed)
 	require.Equal(t, "2", get(t, tr, url))
 	require.Equal(t, 2, <-closed)
+	require.Eventually(t, func() bool { return tr.Hosts() == 0 }, 5*time.Second, time.Millisecond)
 }
 
 // TestLoad is a mixture of all, against net/http's server, whose answers tell that none is another's.

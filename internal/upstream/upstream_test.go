@@ -370,7 +370,8 @@ func TestContinue(t *testing.T) {
 			})
 			tr := start(t, upstream.Options{HeadTimeout: 5 * time.Second})
 			for _, length := range []int64{large, -1} {
-				body := &closeCounter{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("a", large)))}
+				left := strings.NewReader(strings.Repeat("a", large))
+				body := &closeCounter{ReadCloser: io.NopCloser(left)}
 				req := newRequest(t, "POST", url, nil)
 				req.Body, req.ContentLength = body, length
 				req.Header.Set("Expect", "100-continue")
@@ -379,6 +380,7 @@ func TestContinue(t *testing.T) {
 				require.Equal(t, c.want, resp.StatusCode)
 				resp.Body.Close()
 				body.wait(t)
+				require.Equal(t, c.read, left.Len() < large)
 			}
 		})
 	}
