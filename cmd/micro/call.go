@@ -149,7 +149,7 @@ func (c *call) find() (registry.Registry, error) {
 	}
 	if len(having) == 0 {
 		hint := "it has " + strings.Join(all, ", ")
-		if near := nearest(c.endpoint, all); near != "" {
+		if near := nearestTo(c.endpoint, all); near != "" {
 			hint = "did you mean " + near + "? " + hint
 		}
 		return nil, noAnswer(hint, "service %q has no endpoint %q", c.service, c.endpoint)

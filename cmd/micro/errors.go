@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/agnivade/levenshtein"
+	"github.com/plugmicro/micro/internal/nearest"
 )
 
 // The exit codes; a signal ends with 128 and its number, as shells have it.
@@ -91,15 +91,9 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// nearest returns what was probably meant by name; "" if nothing comes near.
-func nearest(name string, candidates []string) string {
-	best, limit := "", max(len(name)/3, min(len(name)-1, 2), 1) // letters that changed places are two edits
-	for _, c := range candidates {
-		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(c)); d <= limit {
-			best, limit = c, d-1
-		}
-	}
-	return cmp.Or(best, containing(name, candidates))
+// nearestTo returns what was probably meant by name; "" if nothing comes near.
+func nearestTo(name string, candidates []string) string {
+	return cmp.Or(nearest.Name(name, candidates), containing(name, candidates))
 }
 
 // containing returns the only candidate that has name in it: Hello is Greeter.Hello.

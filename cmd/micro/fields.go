@@ -103,7 +103,7 @@ func noField(name string, v *registry.Value) string {
 	for _, field := range v.Values {
 		names = append(names, field.Name)
 	}
-	if near := nearest(name, names); near != "" {
+	if near := nearestTo(name, names); near != "" {
 		return "did you mean " + near + "?"
 	}
 	if len(names) > maxNamed {

@@ -126,7 +126,7 @@ func nearestPlugin(name string, all []string) string {
 	}
 	for _, c := range all {
 		k, p, _ := strings.Cut(c, "/")
-		if nearest(kind, []string{k}) != "" && nearest(plugin, []string{p}) != "" {
+		if nearestTo(kind, []string{k}) != "" && nearestTo(plugin, []string{p}) != "" {
 			return c
 		}
 	}

@@ -100,7 +100,7 @@ func find(reg registry.Registry, name string) ([]*registry.Service, error) {
 	}
 	names, err := serviceNames(reg)
 	hint := "micro services lists those that are there"
-	switch near := nearest(name, names); {
+	switch near := nearestTo(name, names); {
 	case err == nil && len(names) == 0:
 		hint = "no service is registered there: start one, or choose its registry with --registry and its options"
 	case near != "":

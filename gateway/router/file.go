@@ -16,11 +16,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agnivade/levenshtein"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/nearest"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -130,17 +130,8 @@ func (p *parser) pairs(n *yaml.Node, f func(key, value *yaml.Node)) {
 }
 
 func didYouMean(name string, known []string) string {
-	best, least := "", 3
-	for _, k := range known {
-		if len(name) > 64 {
-			break
-		}
-		if d := levenshtein.ComputeDistance(name, k); d < least && d < len(name) {
-			best, least = k, d
-		}
-	}
-	if best != "" {
-		return fmt.Sprintf("did you mean %s?", best)
+	if near := nearest.Name(name, known); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
 	}
 	return "known are " + strings.Join(known, ", ")
 }

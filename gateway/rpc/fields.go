@@ -151,7 +151,7 @@ func unknownField(of *registry.Value, parameter, name string) error {
 	if len(names) == 0 {
 		return wrong(parameter, "is unknown: no fields are registered for it to be one of; give it in the body")
 	}
-	hint := nearest(name, names)
+	hint := didYouMean(name, names)
 	if hint == "" {
 		hint = ": the fields are " + shown(strings.Join(names, ", "))
 	}
