@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ func newBackend(host *plugin.Host, s Settings, log *slog.Logger) (*backend, erro
 		Services: s.Services, ForwardHeaders: s.ForwardHeaders, Origins: s.Origins, MaxBody: int64(s.MaxBody), Timeout: s.CallTimeout,
 		MaxTimeout: s.MaxCallTimeout, WriteTimeout: s.SilentTimeout, Heartbeat: s.Heartbeat, Logger: log,
 	})
+	b.document.calls = b.calls
 	b.page, err = page.New(page.Options{
 		Directory: b.directory,
 		Call:      b.calls,
@@ -146,9 +148,10 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.calls.ServeHTTP(w, r)
 }
 
-// document is the description of all endpoints, made anew when they have changed.
+// document is the description of all endpoints that the public reaches, made anew when they have changed.
 type document struct {
 	directory *directory.Directory
+	calls     *rpc.Handler // knows which services the public reaches
 
 	mu         sync.Mutex
 	generation uint64
@@ -180,7 +183,8 @@ func (d *document) get() ([]byte, error) {
 	if d.text != nil && d.generation == generation {
 		return d.text, nil
 	}
-	text, err := openapi.Document(d.directory.Services(), openapi.Info{})
+	public := slices.DeleteFunc(slices.Clone(d.directory.Services()), func(s *registry.Service) bool { return !d.calls.IsPublic(s.Name) })
+	text, err := openapi.Document(public, openapi.Info{})
 	if err != nil {
 		return nil, err
 	}

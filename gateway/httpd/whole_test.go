@@ -74,6 +74,14 @@ func TestWhole(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
 }
 
+// TestPublicServices describes no more than it lets in.
+func TestPublicServices(t *testing.T) {
+	g := start(t, withArgs("--gateway-services=shop*"))
+	g.serveNumbers()
+	require.Equal(t, http.StatusNotFound, g.get(g.url("/numbers/double?value=4")).status)
+	require.NotContains(t, g.get(g.url("/openapi.json")).body, "numbers")
+}
+
 // TestStopEndsStreams has streams of a real service that would go on for ever.
 func TestStopEndsStreams(t *testing.T) {
 	g := start(t, withArgs("--gateway-drain-timeout=2s"))

@@ -4,10 +4,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/plugmicro/micro/gateway/rpc"
 )
 
 // RPC is the path at which every endpoint can be called: the body names it.
-const RPC = "/v1/rpc"
+const RPC = rpc.Explicit
 
 // reserved are the paths that the gateway answers itself.
 var reserved = []string{RPC, "/healthz", "/readyz", "/openapi.json"}
@@ -16,8 +18,7 @@ var (
 	// segment is what a path is made of here; the gateway takes more.
 	segment = regexp.MustCompile(`^[A-Za-z0-9_~][A-Za-z0-9_~-]*$`)
 	// exact is a name that the gateway takes as it is, as the last segment.
-	exact   = regexp.MustCompile(`^[A-Za-z0-9_~-]+(\.[A-Za-z0-9_~-]+)+$`)
-	version = regexp.MustCompile(`^v[0-9]+$`)
+	exact = regexp.MustCompile(`^[A-Za-z0-9_~-]+(\.[A-Za-z0-9_~-]+)+$`)
 )
 
 // Path is the shortest path that leads to an endpoint: the rules of package rpc, read backwards. It is "" for names that
@@ -29,7 +30,7 @@ func Path(service, endpoint string) string {
 	}
 	receiver, method, _ := strings.Cut(endpoint, ".")
 	for _, path := range candidates(parts, kebab(receiver), kebab(method)) {
-		if s, e := target(path); s == service && e == endpoint && !strings.Contains(method, ".") && !slices.Contains(reserved, path) {
+		if s, e, _, _ := rpc.EndpointOf(path); s == service && e == endpoint && !strings.Contains(method, ".") && !slices.Contains(reserved, path) {
 			return path
 		}
 	}
@@ -59,29 +60,4 @@ func kebab(name string) string {
 		b.WriteRune(c)
 	}
 	return strings.ToLower(b.String())
-}
-
-// target is what package rpc makes of a path.
-func target(path string) (service, endpoint string) {
-	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	switch n := len(parts); {
-	case n == 1:
-		return parts[0], camel(parts[0]) + ".Call"
-	case n == 2:
-		return parts[0], camel(parts[0]) + "." + camel(parts[1])
-	case n == 3 && version.MatchString(parts[0]):
-		return parts[0] + "." + parts[1], camel(parts[1]) + "." + camel(parts[2])
-	default:
-		return strings.Join(parts[:n-2], "."), camel(parts[n-2]) + "." + camel(parts[n-1])
-	}
-}
-
-func camel(s string) string {
-	var b strings.Builder
-	for word := range strings.SplitSeq(s, "-") {
-		if word != "" {
-			b.WriteString(strings.ToUpper(word[:1]) + word[1:])
-		}
-	}
-	return b.String()
 }

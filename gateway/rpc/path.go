@@ -2,9 +2,9 @@ package rpc
 
 import "strings"
 
-// endpointOf is what a path says by the rules: the service and its endpoint, and, if they differ, the two as an exact name
+// EndpointOf is what a path says by the rules: the service and its endpoint, and, if they differ, the two as an exact name
 // has them. None is "".
-func endpointOf(path string) (service, endpoint, exactService, exactEndpoint string) {
+func EndpointOf(path string) (service, endpoint, exactService, exactEndpoint string) {
 	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/"), "/")
 	n := len(parts)
 	last := parts[n-1]

@@ -35,7 +35,7 @@ func TestPathRules(t *testing.T) {
 		"/Greeter/Hello":                 "Greeter Greeter.Hello|Greeter Hello",
 		"/" + strings.Repeat("a/", 1000): "",
 	} {
-		s, e, xs, xe := endpointOf(path)
+		s, e, xs, xe := EndpointOf(path)
 		if want != "" {
 			require.Equal(t, want, strings.TrimSpace(s+" "+e)+"|"+strings.TrimSpace(xs+" "+xe), path)
 		}
@@ -48,12 +48,12 @@ func FuzzPath(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		s, e, xs, xe := endpointOf(path)
+		s, e, xs, xe := EndpointOf(path)
 		if strings.Contains(path, "//") || !strings.HasPrefix(path, "/") {
 			return // Prepare leaves none
 		}
 		if !strings.HasSuffix(path, "/") {
-			s2, e2, xs2, xe2 := endpointOf(path + "/")
+			s2, e2, xs2, xe2 := EndpointOf(path + "/")
 			require.Equal(t, [4]string{s, e, xs, xe}, [4]string{s2, e2, xs2, xe2})
 		}
 		require.Equal(t, s == "", e == "")

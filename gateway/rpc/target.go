@@ -5,10 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/agnivade/levenshtein"
-
 	"github.com/plugmicro/micro/client"
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/nearest"
 	"github.com/plugmicro/micro/registry"
 )
 
@@ -96,9 +95,9 @@ func (h *Handler) remember(generation uint64, path string, t *target) {
 }
 
 func (h *Handler) targetOfPath(path string) (*target, error) {
-	service, endpoint, exactService, exactEndpoint := endpointOf(path)
+	service, endpoint, exactService, exactEndpoint := EndpointOf(path)
 	for _, c := range [][2]string{{service, endpoint}, {exactService, exactEndpoint}} {
-		if c[0] != "" && h.isPublic(c[0]) && h.directory.Endpoint(c[0], c[1]) != nil {
+		if c[0] != "" && h.IsPublic(c[0]) && h.directory.Endpoint(c[0], c[1]) != nil {
 			return h.lookUp(gateway.Target{Service: c[0], Endpoint: c[1]})
 		}
 	}
@@ -113,13 +112,14 @@ func (h *Handler) targetOfPath(path string) (*target, error) {
 
 // named is the target that a body names.
 func (h *Handler) named(service, endpoint string) (*target, error) {
-	if !h.isPublic(service) || h.directory.Endpoint(service, endpoint) == nil {
+	if !h.IsPublic(service) || h.directory.Endpoint(service, endpoint) == nil {
 		return nil, h.unknown(service, endpoint)
 	}
 	return h.lookUp(gateway.Target{Service: service, Endpoint: endpoint})
 }
 
-func (h *Handler) isPublic(service string) bool {
+// IsPublic says whether paths and /v1/rpc reach a service, as Options.Services has it.
+func (h *Handler) IsPublic(service string) bool {
 	return slices.ContainsFunc(h.opts.Services, func(pattern string) bool {
 		beginning, any := strings.CutSuffix(pattern, "*")
 		return any && strings.HasPrefix(service, beginning) || pattern == service
@@ -168,14 +168,14 @@ func (h *Handler) unknown(service, endpoint string) error {
 		return gateway.NewProblem(http.StatusServiceUnavailable, "it is not known yet which services there are: the registry could not be read")
 	}
 	versions := h.directory.Service(service)
-	if len(versions) == 0 || !h.isPublic(service) {
+	if len(versions) == 0 || !h.IsPublic(service) {
 		var names []string
 		for _, s := range h.directory.Services() {
-			if h.isPublic(s.Name) {
+			if h.IsPublic(s.Name) {
 				names = append(names, s.Name)
 			}
 		}
-		return gateway.NewProblem(http.StatusNotFound, "there is no service %s%s", shown(service), nearest(service, names))
+		return gateway.NewProblem(http.StatusNotFound, "there is no service %s%s", shown(service), didYouMean(service, names))
 	}
 	var names []string
 	for _, v := range versions {
@@ -183,7 +183,7 @@ func (h *Handler) unknown(service, endpoint string) error {
 			names = append(names, e.Name)
 		}
 	}
-	return gateway.NewProblem(http.StatusNotFound, "service %s has no endpoint %s%s", service, shown(endpoint), nearest(endpoint, names))
+	return gateway.NewProblem(http.StatusNotFound, "service %s has no endpoint %s%s", service, shown(endpoint), didYouMean(endpoint, names))
 }
 
 const maxShown = 100
@@ -196,22 +196,11 @@ func shown(name string) string {
 	return name
 }
 
-// maxCompared bounds the work for one wrong name.
-const maxCompared = 1000
-
-// nearest asks whether one of names was meant.
-func nearest(name string, names []string) string {
-	if len(name) > maxShown || len(names) > maxCompared {
+// didYouMean asks whether one of names was meant.
+func didYouMean(name string, names []string) string {
+	near := nearest.Name(name, names)
+	if near == "" {
 		return ""
 	}
-	best, least := "", 1+len(name)/3
-	for _, n := range names {
-		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(n)); d < least || d == least && best == "" {
-			best, least = n, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return ": did you mean " + best + "?"
+	return ": did you mean " + near + "?"
 }
