@@ -127,6 +127,7 @@ func New(name string, opts ...Option) *Service {
 	s := &Service{settings: Settings{Name: name}}
 	s.options = options{args: os.Args[1:], environ: os.Environ(), logger: slog.Default()}
 	s.loader = plugin.NewLoader(plugin.Linked)
+	s.loader.PassOver("gateway", "middleware") // one file serves the gateway, too
 	for _, opt := range opts {
 		opt(s)
 	}

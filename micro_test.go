@@ -338,7 +338,8 @@ func TestOwnSettings(t *testing.T) {
 
 func TestSettingsFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "micro.yaml")
-	require.NoError(t, os.WriteFile(file, []byte("name: renamed\nregistry: memory\nbroker: {plugin: memory}\ntransport: memory\n"), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("name: renamed\nregistry: memory\nbroker: {plugin: memory}\ntransport: memory\n"+
+		"gateway: {address: ':80', tls: {cert: elsewhere.pem}}\ngateway-middleware: [router]\nmiddleware: {router: {file: x}}\n"), 0o600))
 	svc := micro.New("greeter", micro.WithArgs("--config="+file), micro.WithEnviron(), micro.WithLogger(slog.New(slog.DiscardHandler)))
 	svc.Handle(Greeter{})
 	require.NoError(t, svc.Start(t.Context()))

@@ -153,6 +153,9 @@ func (ld *loading) foreignKey(u unknown) bool {
 // foreign tells whether a name that means nothing here is left to other programs; near is the kind or section that it
 // nearly is under.
 func (ld *loading) foreign(name string) (foreign bool, near string) {
+	if slices.ContainsFunc(ld.passed, func(p string) bool { return name == p || strings.HasPrefix(name, p+"-") }) {
+		return true, ""
+	}
 	if !ld.shared {
 		return false, ""
 	}

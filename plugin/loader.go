@@ -23,6 +23,7 @@ type Loader struct {
 	args     problems  // what was wrong with them
 	unknown  []unknown // flags
 	shared   bool      // IgnoreForeign
+	passed   []string  // PassOver
 }
 
 // section is one struct of settings that belong to no plugin.
@@ -66,6 +67,10 @@ func (l *Loader) Section(prefix string, settings any) {
 // settings of others: they may be those of a section that the other has. What is under the name of a kind or section
 // of this program is still checked, and a name that nearly is one gets a warning.
 func (l *Loader) IgnoreForeign() { l.shared = true }
+
+// PassOver passes over what is under these names, in the file and in variables, where it means nothing here: the sections
+// of another program that is known to share them.
+func (l *Loader) PassOver(names ...string) { l.passed = append(l.passed, names...) }
 
 // Set gives a value in code: Set("registry", "consul"), Set("registry-address", "10.0.0.1:8500"). File, environment and
 // flags override it; and what it says about the options of a plugin does not count when they choose another plugin.

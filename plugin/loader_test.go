@@ -662,6 +662,18 @@ type clockFunc func() time.Time
 
 func (f clockFunc) Now() time.Time { return f() }
 
+func TestPassOver(t *testing.T) {
+	s, err := load(t, input{
+		code: func(l *Loader) { l.PassOver("door") },
+		file: "door: {address: x, plugins: [a, {b: c}]}\ndoor-bell: [a, b]",
+		env:  []string{"MICRO_DOOR_ADDRESS=x", "MICRO_DOORS=1"},
+	})
+	require.NoError(t, err)
+	require.Len(t, s.Warnings(), 1, "what is under another name is told")
+	_, err = load(t, input{code: func(l *Loader) { l.PassOver("door") }, file: "doors: 1"})
+	require.ErrorContains(t, err, "unknown setting doors")
+}
+
 func TestIgnoreForeign(t *testing.T) {
 	code := func(l *Loader) { l.Section("gate", &struct{ Port int }{}); l.IgnoreForeign() }
 	many := strings.Builder{}
