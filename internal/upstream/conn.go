@@ -119,7 +119,7 @@ func (c *conn) readHead(req *http.Request) (*http.Response, error) {
 		}
 		switch code := resp.StatusCode; {
 		case code < 100:
-			return nil, fmt.Errorf("status %q", resp.Status)
+			return nil, fmt.Errorf("its status is %q", resp.Status)
 		case code >= 200, code == http.StatusSwitchingProtocols:
 			if c.upload != nil {
 				c.upload.answered()
