@@ -100,6 +100,20 @@ func measureRoutes(once *settings, r *report, all []*running) error {
 		return fmt.Errorf("the benchmarks of the router do not tell what a match costs: %v", m)
 	}
 	r.atMost("what 1000 routes add to a match, by the router's own benchmark, µs", (many-one)/1e3, 2)
+	return measureAllowList(r)
+}
+
+func measureAllowList(r *report) error {
+	fmt.Fprintf(r.out, "\ngateway/ipallow, who may pass\n")
+	m, err := runBenchmarks(r, "gateway/ipallow", "^BenchmarkRequest$", "1s")
+	if err != nil {
+		return err
+	}
+	cost := m["gateway/ipallow Request/100000 ns/op"]
+	if cost == 0 {
+		return fmt.Errorf("the benchmarks of ipallow do not tell what a request costs: %v", m)
+	}
+	r.atMost("what 100,000 prefixes cost a request, µs", cost/1e3, 1)
 	return nil
 }
 
