@@ -41,10 +41,10 @@
 //
 // POST and GET call any endpoint, HEAD is GET. A browser sends some requests for a page of any origin, without asking:
 // GETs, forms, and such without a type. Of those, the ones that come from another origin (by Sec-Fetch-Site, or else by
-// Origin) are refused with 403, unless a middleware vouches for the origin (gateway.Info.CrossOrigin), or it is a GET of
-// an endpoint that is declared idempotent. A browser tells where a GET comes from only over HTTPS and to localhost: over
-// plain HTTP nothing can be refused, and an endpoint that must not be called by somebody else's page has to ask for credentials that
-// a browser does not send by itself.
+// Origin) are refused with 403, unless a middleware vouches for the origin (gateway.Info.CrossOrigin), as cors does. So are
+// GETs of endpoints that are declared idempotent: deleting the same thing twice is, too. A browser tells where a GET comes
+// from only over HTTPS and to localhost: over plain HTTP nothing can be refused, and an endpoint that must not be called by
+// somebody else's page has to ask for credentials that a browser does not send by itself.
 //
 // # Streams
 //
@@ -214,8 +214,8 @@ func checkMethod(w http.ResponseWriter, r *http.Request, info *gateway.Info, t *
 	case http.MethodPost:
 		return nil
 	case http.MethodGet, http.MethodHead:
-		if !t.idempotent && isForeign(r, info) {
-			return gateway.NewProblem(http.StatusForbidden, "a page of another origin cannot call %s with %s: only endpoints that are declared idempotent", t.route, r.Method)
+		if isForeign(r, info) {
+			return gateway.NewProblem(http.StatusForbidden, "a page of another origin cannot call %s with %s, unless its origin is allowed: see the middleware cors", t.route, r.Method)
 		}
 		return nil
 	case http.MethodPut, http.MethodPatch, http.MethodDelete:

@@ -25,7 +25,6 @@ type target struct {
 	route             string // the two
 	described         *registry.Endpoint
 	stream            string
-	idempotent        bool
 	options           []client.CallOption // of every call, but for the body's type
 	byType            [numTypes][]client.CallOption
 	limit             gateway.Target // what a route said
@@ -132,7 +131,7 @@ func (h *Handler) lookUp(to gateway.Target) (*target, error) {
 		return nil, h.unknown(to.Service, to.Endpoint)
 	}
 	t := &target{service: to.Service, endpoint: to.Endpoint, route: to.Service + " " + to.Endpoint, described: described, limit: to,
-		stream: described.Metadata[registry.MetadataStream], idempotent: described.Metadata[registry.MetadataIdempotent] == "true"}
+		stream: described.Metadata[registry.MetadataStream]}
 	timeout := h.opts.Timeout
 	if to.Timeout > 0 {
 		timeout = to.Timeout
