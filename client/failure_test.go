@@ -69,7 +69,7 @@ func TestFailure(t *testing.T) {
 				_, err := w.hello()
 				lost <- err
 			}()
-			require.Eventually(t, func() bool { return w.client.InFlight() == 1 }, soon, time.Millisecond)
+			require.Eventually(t, func() bool { return w.nodes[0].held.Load() == 1 }, soon, time.Millisecond)
 			w.net.cut(w.nodes[0].addr)
 			return <-lost
 		}, true, true, status.Unavailable},

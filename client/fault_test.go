@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,18 +113,32 @@ func TestRetriesAreBounded(t *testing.T) {
 		return err != nil && err.Error() == fmt.Sprintf(`Unavailable: call greeter Greeter.Hello at %s: this address is service "other" now, not "greeter"`, other.addr)
 	}, soon, time.Millisecond)
 
+	var attempts attemptCounter
+	w.client.Use(func(next client.Invoker) client.Invoker {
+		return func(ctx context.Context, r *client.Request) error {
+			r.Observe(&attempts)
+			return next(ctx, r)
+		}
+	})
 	var calls sync.WaitGroup
-	for range 200 {
+	for range 600 {
 		calls.Go(func() { w.call(context.Background(), "Greeter.Hello") })
 	}
 	calls.Wait()
-	start := time.Now()
+	require.LessOrEqual(t, attempts.Load(), int64(600+1000), "the budget is 1,000 retries")
+	attempts.Store(0)
 	for range 100 {
 		_, err := w.hello()
 		require.Error(t, err)
 	}
-	require.Less(t, time.Since(start), soon, "without a budget there are no pauses")
+	require.Equal(t, int64(100), attempts.Load(), "without a budget nothing is tried again")
 }
+
+// attemptCounter is a client.Observer.
+type attemptCounter struct{ atomic.Int64 }
+
+func (c *attemptCounter) Attempt(string, error) { c.Add(1) }
+func (c *attemptCounter) End(error)             {}
 
 // TestStaleAddress: what another service took over refuses, and is left alone for a while: the retries that it takes do
 // not use up the budget.

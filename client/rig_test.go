@@ -91,6 +91,7 @@ type node struct {
 	delay  atomic.Int64 // nanoseconds that an answer takes
 	fail   atomic.Pointer[status.Error]
 	hold   atomic.Pointer[chan struct{}] // endpoints wait for it to be closed
+	held   atomic.Int64                  // how many have come to wait
 }
 
 // start starts a node and registers it. Its address is chosen, or the one given.
@@ -166,6 +167,7 @@ func (g *Greeter) Hello(ctx context.Context, req *Hello) (*Greeting, error) {
 		}
 	}
 	if hold := g.n.hold.Load(); hold != nil {
+		g.n.held.Add(1)
 		select {
 		case <-*hold:
 		case <-ctx.Done():
