@@ -183,7 +183,7 @@ route cart takes it (FILE:8): path /cart/{id}, host shop.example.com, method GET
   to (9 of 10) upstream shop (http://10.0.0.1:8080), path /v2/7
   to (1 of 10) endpoint Cart.Get of service cart
 not route all (line 15): it matches, and comes later
-not route beta (line 5): header X-Beta must be exactly "1", and is not there
+not route beta (line 5): header X-Beta must be exactly "1", but it is not there
 not route old (line 12): the path is /cart/7, it takes path /old or below
 `, "FILE", file), text)
 
@@ -192,7 +192,7 @@ not route old (line 12): the path is /cart/7, it takes path /old or below
 	text, matched, err = Explain(file, r)
 	require.NoError(t, err)
 	require.True(t, matched)
-	require.Contains(t, text, "X-Api-Key must be exactly ***, and is not there")
+	require.Contains(t, text, "X-Api-Key must be exactly ***, but it is not there")
 	require.NotContains(t, text, "hidden")
 
 	text, _, err = Explain(file, httptest.NewRequest("GET", "http://a/old/x?q=1", nil))

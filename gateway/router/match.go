@@ -248,31 +248,43 @@ func (m *matcher) why(r *http.Request, host string, secure bool) (reason string,
 		return fmt.Sprintf("the method is %s, it takes %s", r.Method, strings.Join(m.methods, ", ")), 2
 	}
 	if !m.takesScheme(secure) {
-		return "the client does not speak " + m.scheme, 2
+		return fmt.Sprintf("the scheme is %s, it takes %s", schemeOf(secure), m.scheme), 2
 	}
 	for i := range m.headers {
 		c := &m.headers[i]
 		if value, count := headerValue(r.Header, c.name); !c.met(value, count) {
-			return "header " + c.String() + came(count), 3
+			return "header " + c.String() + c.but(count), 3
 		}
 	}
 	for i := range m.query {
 		c := &m.query[i]
 		if value, count := queryValue(r.URL.RawQuery, c.name); !c.met(value, count) {
-			return "query parameter " + c.String() + came(count), 3
+			return "query parameter " + c.String() + c.but(count), 3
 		}
 	}
 	return "", 4
 }
 
-func came(count int) string {
-	switch count {
-	case 0:
-		return ", and is not there"
-	case 1:
-		return ", and is not"
+// but says what is there instead, of a value that came count times.
+func (c *condition) but(count int) string {
+	switch {
+	case c.kind == isAbsent:
+		return ", but it is"
+	case count == 0:
+		return ", but it is not there"
+	case count > 1:
+		return fmt.Sprintf(", but it came %d times", count)
+	case c.kind == beginsWith:
+		return ", but it does not"
 	}
-	return fmt.Sprintf(", and came %d times", count)
+	return ", but it is not"
+}
+
+func schemeOf(secure bool) string {
+	if secure {
+		return "https"
+	}
+	return "http"
 }
 
 // String describes the matcher in a line.

@@ -197,6 +197,50 @@ routes:
 	}
 }
 
+// TestWhyNot holds that what is explained is so, for every kind of condition and whether it is there never, once or twice.
+func TestWhyNot(t *testing.T) {
+	for _, c := range []struct{ match, url, header, want string }{
+		{"host: [a.x, '*.b']", "http://c.x/", "", "the host is c.x, it takes a.x, *.b"},
+		{"path: /a", "/b", "", "the path is /b, it takes path /a"},
+		{"prefix: /a", "/ab", "", "the path is /ab, it takes path /a or below"},
+		{"template: '/a/{id}'", "/a", "", "the path is /a, it takes path /a/{id}"},
+		{"regex: '/[ab]'", "/c", "", "the path is /c, it takes path like /[ab]"},
+		{"methods: [PUT, GET]", "/", "", "the method is POST, it takes PUT, GET"},
+		{"scheme: https", "http://h/", "", "the scheme is http, it takes https"},
+		{"scheme: http", "https://h/", "", "the scheme is https, it takes http"},
+		{"headers: {X-B: '1'}", "/", "", `header X-B must be exactly "1", but it is not there`},
+		{"headers: {X-B: '1'}", "/", "2", `header X-B must be exactly "1", but it is not`},
+		{"headers: {X-B: '1'}", "/", "1 1", `header X-B must be exactly "1", but it came 2 times`},
+		{"headers: {X-B: {exact: '1'}}", "/", "2", `header X-B must be exactly "1", but it is not`},
+		{"headers: {X-B: {prefix: v}}", "/", "", `header X-B must begin with "v", but it is not there`},
+		{"headers: {X-B: {prefix: v}}", "/", "w", `header X-B must begin with "v", but it does not`},
+		{"headers: {X-B: {prefix: v}}", "/", "v v", `header X-B must begin with "v", but it came 2 times`},
+		{"headers: {X-B: {regex: v+}}", "/", "", `header X-B must be like "v+", but it is not there`},
+		{"headers: {X-B: {regex: v+}}", "/", "w", `header X-B must be like "v+", but it is not`},
+		{"headers: {X-B: {regex: v+}}", "/", "v v", `header X-B must be like "v+", but it came 2 times`},
+		{"headers: {X-B: {present: true}}", "/", "", "header X-B must be there, but it is not there"},
+		{"headers: {X-B: {absent: true}}", "/", "1", "header X-B must not be there, but it is"},
+		{"headers: {X-B: {absent: true}}", "/", "1 2", "header X-B must not be there, but it is"},
+		{"query: {q: '1'}", "/", "", `query parameter q must be exactly "1", but it is not there`},
+		{"query: {q: '1'}", "/?q=2", "", `query parameter q must be exactly "1", but it is not`},
+		{"query: {q: '1'}", "/?q=1&q=1", "", `query parameter q must be exactly "1", but it came 2 times`},
+		{"query: {q: {prefix: v}}", "/?q=w", "", `query parameter q must begin with "v", but it does not`},
+		{"query: {q: {regex: v+}}", "/?q=w", "", `query parameter q must be like "v+", but it is not`},
+		{"query: {q: {present: true}}", "/?x", "", "query parameter q must be there, but it is not there"},
+		{"query: {q: {absent: true}}", "/?q", "", "query parameter q must not be there, but it is"},
+		{"query: {q: {absent: true}}", "/?q=1&q=2", "", "query parameter q must not be there, but it is"},
+	} {
+		doc, err := parse("f", []byte("routes: [{name: a, match: {"+c.match+"}, to: {respond: {}}}]"), Config{})
+		require.NoError(t, err)
+		r := httptest.NewRequest("POST", c.url, nil)
+		for _, v := range strings.Fields(c.header) {
+			r.Header.Add("X-B", v)
+		}
+		reason, _ := doc.routes[0].match.why(r, r.Host, r.URL.Scheme == "https")
+		require.Equal(t, c.want, reason)
+	}
+}
+
 func TestOrder(t *testing.T) {
 	find := func(routes string) string {
 		doc, err := parse("f", []byte("routes: ["+routes+"]"), Config{})
