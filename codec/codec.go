@@ -109,7 +109,7 @@ func (protoCodec) Append(dst []byte, v any) ([]byte, error) {
 	}
 	m, ok := v.(proto.Message)
 	if !ok {
-		return dst, fmt.Errorf("%T is no protobuf message: use %s", v, JSON)
+		return dst, fmt.Errorf("its type is no protobuf message: use %s", JSON)
 	}
 	return proto.MarshalOptions{}.MarshalAppend(dst, m)
 }
@@ -120,7 +120,7 @@ func (protoCodec) Decode(data []byte, v any) error {
 	}
 	m, ok := v.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%T is no protobuf message: use %s", v, JSON)
+		return fmt.Errorf("its type is no protobuf message: use %s", JSON)
 	}
 	return proto.Unmarshal(data, m)
 }
@@ -144,7 +144,7 @@ func (bytesCodec) Append(dst []byte, v any) ([]byte, error) {
 		}
 		return append(dst, *v...), nil
 	}
-	return dst, fmt.Errorf("%T is not []byte: use %s", v, JSON)
+	return dst, fmt.Errorf("its type is not []byte: use %s", JSON)
 }
 
 func (bytesCodec) Decode(data []byte, v any) error {
@@ -153,7 +153,7 @@ func (bytesCodec) Decode(data []byte, v any) error {
 	}
 	p, ok := v.(*[]byte)
 	if !ok {
-		return fmt.Errorf("%T is not *[]byte: use %s", v, JSON)
+		return fmt.Errorf("its type is not []byte: use %s", JSON)
 	}
 	*p = append([]byte{}, data...)
 	return nil

@@ -241,12 +241,30 @@ func serverStreamMethod(f reflect.Value) *endpoint {
 		response: response,
 		run: func(ctx context.Context, _ any, c *mux.Call) (any, error) {
 			req := reflect.New(request)
-			if err := c.Stream.RecvInto(ctx, c.Codec, req.Interface()); err != nil {
+			if err := receive(ctx, c, req.Interface()); err != nil {
 				return nil, missing(err)
 			}
 			return answer(f.Call([]reflect.Value{reflect.ValueOf(ctx), req, bound(sender, ctx, c)}))
 		},
 	}
+}
+
+// receive decodes the next request of a stream into what v points to; io.EOF after the last one.
+func receive(ctx context.Context, c *mux.Call, v any) error {
+	b, err := c.Stream.Recv(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.Release()
+	return decode(c, b.B, v)
+}
+
+// decode says what is wrong in the words of the caller, who knows nothing of v's type.
+func decode(c *mux.Call, data []byte, v any) error {
+	if err := c.Codec.Decode(data, v); err != nil {
+		return status.Errorf(status.InvalidArgument, "decode the request of %s: %w", c.Target.(*endpoint).name, err)
+	}
+	return nil
 }
 
 // missing is what a stream of answers says when its one request did not come.

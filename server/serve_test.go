@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/client"
+	"github.com/plugmicro/micro/codec"
 	"github.com/plugmicro/micro/internal/wire"
 	"github.com/plugmicro/micro/server"
 	"github.com/plugmicro/micro/status"
@@ -120,6 +121,16 @@ func TestWhatCannotBeCalled(t *testing.T) {
 	_, err = call[Number](t, r, "Math.Double", &[]string{"no number"})
 	require.Equal(t, status.InvalidArgument, status.CodeOf(err))
 	require.ErrorContains(t, err, "decode the request of Math.Double: json: cannot unmarshal array")
+
+	raw := codec.Raw("1")
+	_, err = client.Call[codec.Raw](t.Context(), r.client, "test", "Math.Double", &raw, client.Address(r.addr), client.ContentType(codec.Proto))
+	require.ErrorContains(t, err, ": decode the request of Math.Double: its type is no protobuf message: use application/json")
+	for _, endpoint := range []string{"Math.Count", "Math.Sum", "Math.Running"} {
+		wrong := openStream[codec.Raw, codec.Raw](t, r, endpoint)
+		require.NoError(t, wrong.Send(&raw))
+		_, err = wrong.Recv()
+		require.EqualError(t, err, "InvalidArgument: decode the request of "+endpoint+": json: cannot unmarshal number into Go value of type server_test.Number")
+	}
 
 	empty := openStream[Number, Number](t, r, "Math.Count")
 	require.NoError(t, empty.CloseSend())

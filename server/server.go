@@ -366,8 +366,8 @@ func (h handler) run(e *endpoint, c *mux.Call) (any, error) {
 	var body any
 	if e.kind == unary {
 		body = e.newRequest()
-		if err := c.Codec.Decode(c.Body.B, body); err != nil {
-			return nil, status.Errorf(status.InvalidArgument, "decode the request of %s: %w", e.name, err)
+		if err := decode(c, c.Body.B, body); err != nil {
+			return nil, err
 		}
 	}
 	if len(h.middleware) == 0 {

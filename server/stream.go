@@ -46,7 +46,7 @@ func (s *stream) send(v any) error { return s.call.Stream.Send(s.ctx, s.call.Cod
 
 func recv[T any](s *stream) (*T, error) {
 	v := new(T)
-	if err := s.call.Stream.RecvInto(s.ctx, s.call.Codec, v); err != nil {
+	if err := receive(s.ctx, s.call, v); err != nil {
 		return nil, err
 	}
 	return v, nil

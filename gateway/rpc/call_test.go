@@ -126,7 +126,7 @@ func TestTypes(t *testing.T) {
 		"protobuf":              {"/greeter/Upper", string(ada), "application/protobuf", 200, string(upper)},
 		"protobuf, the old way": {"/greeter/Upper", string(ada), "application/x-protobuf", 200, string(upper)},
 		"protobuf, empty":       {"/greeter/Upper", "", "application/protobuf", 200, ""},
-		"protobuf for Go":       {"/greeter/hello", "x", "application/protobuf", 400, "decode the request of Greeter.Hello: *rpc_test.Hello is no protobuf message: use application/json"},
+		"protobuf for Go":       {"/greeter/hello", "x", "application/protobuf", 400, "decode the request of Greeter.Hello: its type is no protobuf message: use application/json"},
 		"bytes":                 {"/shop.cart/Cart.Blob", "\x00\x01", "application/octet-stream", 200, "\x00\x01"},
 		"no JSON":               {"/greeter/hello", `{"name":`, "application/json", 400, "decode the request of Greeter.Hello: unexpected end of JSON input"},
 		"JSON of another form":  {"/greeter/hello", `[]`, "application/json", 400, "decode the request of Greeter.Hello: json: cannot unmarshal array into Go value of type rpc_test.Hello"},

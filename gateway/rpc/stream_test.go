@@ -149,7 +149,7 @@ func TestStreamOfRequests(t *testing.T) {
 	for body, want := range map[string]gateway.Problem{
 		"{\"zip\":1}\n{zip":                {Status: 400, Detail: "value 2 in the body is no JSON"},
 		"{\"zip\":1}\n{\"zip\":":           {Status: 400, Detail: "value 2 in the body is no JSON: unexpected EOF"},
-		"{\"zip\":1}\n{\"zip\":\"x\"}":     {Status: 400, Detail: "decode application/json"},
+		"{\"zip\":1}\n{\"zip\":\"x\"}":     {Status: 400, Detail: "decode the request of Greeter.Sum: json: "},
 		"{\"zip\":1}\n{\"city\":\"Bonn\"}": {Status: 400, Detail: "no Bonn"},
 	} {
 		p := w.problem(w.do("POST", "/greeter/sum", body, jsonType))

@@ -161,7 +161,7 @@ func (c *Call) Reply(v any) {
 		var err error
 		if b.B, err = c.Codec.Append(b.B, v); err != nil {
 			b.Release()
-			c.Fail(status.Errorf(status.Internal, "encode %T: %w", v, err))
+			c.Fail(status.Errorf(status.Internal, "encode the answer: %w", err))
 			return
 		}
 	}

@@ -78,7 +78,7 @@ func TestFailures(t *testing.T) {
 		"silent": {Code: status.Internal, Message: "the handler ended without an answer"},
 		"long":   {Code: status.Unknown, Message: strings.Repeat("é", 8<<10) + "…"},
 		"large":  {Code: status.ResourceExhausted, Message: "answer: message too large: 5242882 bytes, the peer takes 4194304"},
-		"codec":  {Code: status.Internal, Message: "encode int: int is not []byte: use application/json"},
+		"codec":  {Code: status.Internal, Message: "encode the answer: its type is not []byte: use application/json"},
 	} {
 		t.Run(endpoint, func(t *testing.T) {
 			_, err := r.call(t, t.Context(), endpoint, "")

@@ -125,7 +125,7 @@ func TestDocumentedClient(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, st.Send(t.Context(), json, &hello{"Bob"}))
 	var g greeting
-	require.NoError(t, st.RecvInto(t.Context(), json, &g))
+	require.NoError(t, recvInto(t.Context(), st, json, &g))
 	require.Equal(t, "Hello, Bob", g.Message)
 	require.NoError(t, st.CloseSend())
 	_, err = st.Recv(t.Context())
@@ -149,7 +149,7 @@ func TestDocumentedServer(t *testing.T) {
 		"Greeter.Chat": func(c *mux.Call) {
 			for {
 				var req hello
-				if err := c.Stream.RecvInto(c, c.Codec, &req); err != nil {
+				if err := recvInto(c, c.Stream, c.Codec, &req); err != nil {
 					c.Reply(nil)
 					return
 				}

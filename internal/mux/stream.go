@@ -65,7 +65,7 @@ func (st *Stream) Send(ctx context.Context, c codec.Codec, v any) error {
 	var err error
 	if b.B, err = c.Append(b.B, v); err != nil {
 		b.Release()
-		return status.Errorf(status.Internal, "encode %T: %w", v, err)
+		return status.Errorf(status.Internal, "encode a message of the stream: %w", err)
 	}
 	cost := len(b.B) - head + messageCost
 	if err := st.takeCredit(ctx, cost); err != nil {
@@ -138,19 +138,6 @@ func (st *Stream) Recv(ctx context.Context) (*wire.Buffer, error) {
 			return nil, status.From(ctx.Err())
 		}
 	}
-}
-
-// RecvInto is Recv that decodes into what v points to.
-func (st *Stream) RecvInto(ctx context.Context, c codec.Codec, v any) error {
-	b, err := st.Recv(ctx)
-	if err != nil {
-		return err
-	}
-	defer b.Release()
-	if err := c.Decode(b.B, v); err != nil {
-		return status.Errorf(status.InvalidArgument, "decode %s into %T: %w", c.ContentType(), v, err)
-	}
-	return nil
 }
 
 // take returns the first message that waits, and the credit to give back.
