@@ -425,3 +425,33 @@ func TestMetrics(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, problems)
 }
+
+// TestEachUpstreamTellsItsFirstFailure: that one fails must not hide why another does, and what clients do hides neither.
+func TestEachUpstreamTellsItsFirstFailure(t *testing.T) {
+	one, two := unused(t), unused(t)
+	silent := serve(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	f := start(t, replace(`
+upstreams: {late: {url: "LATE"}}
+routes:
+- {name: one, match: {prefix: /one}, to: {url: "http://ONE"}}
+- {name: two, match: {prefix: /two}, to: {url: "http://TWO"}}
+- {name: late, match: {prefix: /late}, timeout: 50ms, to: {upstream: late}}
+- {name: small, match: {prefix: /small}, max_body: 1B, to: {upstream: late}}
+`, "ONE", one, "TWO", two, "LATE", silent.URL))
+	f.do(t, "POST", "/small", strings.NewReader("ab"))
+	for _, path := range []string{"/one", "/one", "/two", "/late", "/two"} {
+		f.get(t, path)
+	}
+	lines := strings.Split(strings.TrimSpace(f.log.String()), "\n")
+	require.Len(t, lines, 4, "one for each upstream and outcome")
+	for i, want := range [][]string{
+		{"why=too_large", "route=small", "upstream=late", `phase="reading the request"`},
+		{"why=unreachable", "route=one", "upstream=" + one, "phase=connecting", "connection refused"},
+		{"why=unreachable", "route=two", "upstream=" + two, "phase=connecting", "connection refused"},
+		{"why=timeout", "route=late", "upstream=late", `phase="waiting for the answer"`, "did not answer in time"},
+	} {
+		for _, part := range append(want, "request_id=id-7", "error=") {
+			require.Contains(t, lines[i], part)
+		}
+	}
+}

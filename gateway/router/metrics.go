@@ -1,12 +1,16 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/loglimit"
+	outbound "github.com/plugmicro/micro/internal/upstream"
 )
 
 // outcome is how passing on a request ended.
@@ -118,13 +122,43 @@ func (m *metrics) counters() []*prometheus.CounterVec {
 	return []*prometheus.CounterVec{m.requests, m.retries, m.ejections, m.mirrors, m.reloads}
 }
 
-// logFailure says once why a request failed. What strangers can cause is bounded.
+// logFailure says why a request failed: at once what an upstream has not failed with before, and then now and then. What
+// strangers can cause alone is bounded for all upstreams together.
 func (m *Router) logFailure(x *exchange, err error) {
-	limit := &m.failures
+	told := &x.pool.told
 	switch x.outcome {
 	case clientGone, clientSlow, tooLarge:
-		limit = &m.clients
+		told = &m.told
 	}
-	limit.Warn(m.log, "a request was not answered, or not to the end", "why", string(x.outcome), "route", x.route.name,
-		"upstream", x.pool.spec.name, "request_id", x.info.ID, "error", fmt.Sprint(err))
+	told.of(x.outcome).Warn(m.log, "a request was not answered, or not to the end", "why", string(x.outcome), "route", x.route.name,
+		"upstream", x.pool.spec.name, "phase", x.phase(err), "request_id", x.info.ID, "error", fmt.Sprint(err))
+}
+
+// limits bound what is logged, for each outcome on its own.
+type limits struct{ byOutcome sync.Map }
+
+func (l *limits) of(o outcome) *loglimit.Limit {
+	limit, ok := l.byOutcome.Load(o)
+	if !ok {
+		limit, _ = l.byOutcome.LoadOrStore(o, new(loglimit.Limit))
+	}
+	return limit.(*loglimit.Limit)
+}
+
+// phase is how far the exchange came that ended with err.
+func (x *exchange) phase(err error) string {
+	var ours *outbound.Error
+	switch {
+	case x.outcome == noServer:
+		return "choosing a server"
+	case x.outcome == clientSlow, x.outcome == tooLarge, errors.As(x.body.failure(), new(*clientError)):
+		return "reading the request"
+	case isConnect(err):
+		return "connecting"
+	case x.hasHead():
+		return "passing on the answer"
+	case errors.As(err, &ours) && ours.Phase == outbound.Write:
+		return "sending the request"
+	}
+	return "waiting for the answer"
 }

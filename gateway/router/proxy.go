@@ -165,6 +165,12 @@ func (x *exchange) end() {
 	x.timer.Stop()
 }
 
+func (x *exchange) hasHead() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.head
+}
+
 func (x *exchange) isOver() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -64,7 +64,6 @@ import (
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/directory"
 	"github.com/plugmicro/micro/internal/filewatch"
-	"github.com/plugmicro/micro/internal/loglimit"
 	outbound "github.com/plugmicro/micro/internal/upstream"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
@@ -111,7 +110,7 @@ type Router struct {
 	dir     *directory.Directory // nil until a route needs it
 	table   atomic.Pointer[table]
 
-	failures, clients loglimit.Limit
+	told limits // what clients did
 }
 
 // table is what one reading of the file gave. Requests keep the one they began with.

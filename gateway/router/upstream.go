@@ -115,6 +115,7 @@ type upstream struct {
 	budget  budget
 
 	answered sync.Map // counters of requests, by counterKey
+	told     limits   // failures
 
 	mu      sync.Mutex // for replacing servers
 	servers atomic.Pointer[servers]
