@@ -271,7 +271,9 @@ func (s *service) apply(r *registry.Result) {
 	s.applied++
 	if r.Action == registry.Delete {
 		for _, n := range r.Service.Nodes {
-			s.gone(n.ID)
+			if known := s.nodes[n.ID]; known != nil && known.Version == r.Service.Version { // it may have moved to another version
+				s.gone(n.ID)
+			}
 		}
 	} else {
 		s.put(r.Service)
