@@ -54,7 +54,7 @@ func normalHost(h string) (whole, name string, err error) {
 	}
 	if literal, ok := strings.CutPrefix(name, "["); ok {
 		addr, err := netip.ParseAddr(strings.TrimSuffix(literal, "]"))
-		if err != nil || !strings.HasSuffix(literal, "]") || addr.Zone() != "" || !addr.Is6() {
+		if err != nil || !strings.HasSuffix(literal, "]") || addr.Zone() != "" || !addr.Is6() || !isPort(port) {
 			return "", "", NewProblem(http.StatusBadRequest, "the Host header is no host")
 		}
 		return whole, addr.String(), nil
@@ -83,7 +83,7 @@ func isHostName(s string) bool {
 			return false
 		}
 	}
-	return s != "" && len(s) <= 253
+	return s != "" && s[len(s)-1] != '.' && len(s) <= 253
 }
 
 func isPort(s string) bool {
