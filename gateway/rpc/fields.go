@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/registry"
@@ -292,17 +293,31 @@ func (o object) addTo(body []byte) error {
 // add takes in the fields of a body that o does not have. Services read the names of fields without regard to case, so
 // that another spelling would go before what o has.
 func (o object) add(rest map[string]json.RawMessage) {
-	mine := slices.Collect(maps.Keys(o))
+	mine := make(map[string]string, len(o)) // names of o as they are, by how they are read
+	for name := range o {
+		mine[fold(name)] = name
+	}
 	for name, value := range rest {
-		i := slices.IndexFunc(mine, func(m string) bool { return strings.EqualFold(m, name) })
-		if i < 0 {
+		own, ok := mine[fold(name)]
+		if !ok {
 			o[name] = value
 			continue
 		}
-		deeper, ok := o[mine[i]].(object)
+		deeper, ok := o[own].(object)
 		var inner map[string]json.RawMessage
 		if ok && json.Unmarshal(value, &inner) == nil {
 			deeper.add(inner)
 		}
 	}
+}
+
+// fold makes names the same that strings.EqualFold, and encoding/json, take for the same.
+func fold(name string) string {
+	return strings.Map(func(c rune) rune {
+		least := c
+		for r := unicode.SimpleFold(c); r != c; r = unicode.SimpleFold(r) {
+			least = min(least, r)
+		}
+		return least
+	}, name)
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -150,4 +151,30 @@ func FuzzMerge(f *testing.F) {
 			require.Equal(t, strings.ToValidUTF8(value, "�"), strings.ToValidUTF8(o[name].(string), "�"))
 		}
 	})
+}
+
+// TestMergeOfMany takes half a minute where each parameter is compared with each field of the body.
+func TestMergeOfMany(t *testing.T) {
+	message := &registry.Value{Type: "M", Values: []*registry.Value{{Name: "l", Type: "map[string]string"}}}
+	query, body := new(strings.Builder), new(strings.Builder)
+	for i := range 7000 {
+		fmt.Fprintf(query, "&l.%d=1", i)
+	}
+	body.WriteString(`{"l":{"x":0`)
+	for i := range 200_000 {
+		fmt.Fprintf(body, `,"%d":0`, i+10_000)
+	}
+	body.WriteString("}}")
+	merged, err := merge(message, nil, query.String()[1:], []byte(body.String()))
+	require.NoError(t, err)
+	require.Equal(t, 207_001, strings.Count(string(merged), ":")-1)
+}
+
+func TestFold(t *testing.T) {
+	names := []string{"name", "NAME", "Name", "ſ", "s", "S", "\u212a", "k", "K", "é", "É", "ß", "ẞ", "ss", "İ", "i", "I", "ı", ""}
+	for _, a := range names {
+		for _, b := range names {
+			require.Equal(t, strings.EqualFold(a, b), fold(a) == fold(b), "%q %q", a, b)
+		}
+	}
 }
