@@ -54,11 +54,43 @@
 // takes a stream reads the values of the body one after the other, while they come, and answers once, or with a line for each
 // answer if it streams both ways (over HTTP/1.1 the client must be able to read while it sends, as curl -T - does).
 //
-// Any stream works over a WebSocket: a message each way is a text message with JSON, or a binary one if the
-// subprotocol micro.protobuf was agreed on. An empty text message says that the client sends nothing more. The
-// close code is 1000 at the end, 1001 when the gateway stops, and 4000 plus the HTTP status if the stream broke; the reason
-// says why. The fields of the query, if there are any, are the one request of an endpoint that streams its answers.
-// A browser is let in from the gateway's own host, from Options.Origins, and where a middleware vouches for it.
+// Any stream works over a WebSocket, too.
+//
+// # WebSockets
+//
+// A client opens the path of an endpoint that streams, by ws:// or wss://; a call is refused, with 400. What is wrong before the
+// stream is open is said with a status and a problem, of which a browser's script sees nothing.
+//
+//	const ws = new WebSocket("wss://api.example.com/numbers/sum");
+//	ws.onopen = () => {
+//		ws.send('{"value": 1}');
+//		ws.send('{"value": 2}');
+//		ws.send("");                                       // that was all: now comes the answer
+//	};
+//	ws.onmessage = (e) => console.log(JSON.parse(e.data)); // {"value": 3}
+//	ws.onclose = (e) => console.log(e.code, e.reason);     // 1000
+//
+// Each message is one of the stream: text with JSON, or binary with protobuf if the client offers the subprotocol
+// micro.protobuf; who offers micro.json, or no subprotocol, speaks JSON.
+//
+// An empty text message, with either subprotocol, says that the client sends nothing more: WebSocket has no other way to end one
+// side. Closing, with 1000 or any other code, ends both: the stream is cancelled, and the answer lost. So the client sends the
+// empty message, reads, and leaves it to the gateway to close. An endpoint that streams its answers takes one
+// message, which needs no end, or the fields of the query (wss://…/numbers/count?value=3) and no message.
+//
+// The gateway closes with
+//
+//	1000          all is answered
+//	1001          the gateway stops: connect again
+//	1003          a message of the wrong kind: binary where JSON is spoken, text where protobuf is
+//	1008          a message after the end of what the client sends
+//	1009          a message larger than Options.MaxBody
+//	4000 + status the stream broke, with the status of HTTP that it would have: 4400, 4404, 4504
+//
+// and the reason says why, in 123 bytes. A code of 1006 is the client's own: the connection was lost.
+//
+// A page may connect from the gateway's own host, from Options.Origins, and from where a middleware vouches for
+// (gateway.Info.CrossOrigin); others get 403. Clients that send no Origin are no pages.
 //
 // # Time
 //

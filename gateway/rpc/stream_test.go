@@ -491,6 +491,11 @@ func TestWebSocketClientGone(t *testing.T) {
 		leave(conn)
 		require.Eventually(t, func() bool { return w.greeter.ended.Load() == int64(i+1) }, soon, time.Millisecond)
 	}
+	conn := w.socket("/greeter/sum", nil)
+	say(t, conn, `{"zip":1}`)
+	require.Eventually(t, func() bool { return w.greeter.calls.Load() == 1 }, soon, time.Millisecond)
+	require.NoError(t, conn.Close(websocket.StatusNormalClosure, ""))
+	require.Eventually(t, func() bool { return w.greeter.ended.Load() == 3 }, soon, time.Millisecond, "it is cancelled: this is not how requests end")
 	require.Eventually(t, func() bool { return w.running.Load() == 0 }, soon, time.Millisecond)
 }
 
