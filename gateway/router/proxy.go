@@ -38,6 +38,7 @@ type exchange struct {
 	pool   *upstream
 	in     *http.Request // with the context that ends the exchange
 	client *http.Request // as it came
+	w      http.ResponseWriter
 	info   *gateway.Info
 	path   string // that is forwarded
 	out    *http.Request
@@ -60,7 +61,7 @@ type exchange struct {
 func (m *Router) proxy(w http.ResponseWriter, r *http.Request, rt *route, pool *upstream, path string, info *gateway.Info) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x := &exchange{m: m, route: rt, pool: pool, client: r, info: info, path: path, cancel: cancel, why: errSilent, outcome: answered}
+	x := &exchange{m: m, route: rt, pool: pool, client: r, w: w, info: info, path: path, cancel: cancel, why: errSilent, outcome: answered}
 	x.in = r.WithContext(ctx)
 	if err := x.prepareBody(w); err != nil {
 		x.fail(w, x.in, err)
@@ -379,6 +380,7 @@ func (x *exchange) answer(res *http.Response) error {
 		delete(res.Header, "X-Request-Id") // the gateway has set it
 	}
 	x.route.response.apply(res.Header)
+	leaveType(x.w.Header()) // before the proxy adds what the answer has
 	switch tunnel, ok := res.Body.(io.ReadWriteCloser); {
 	case res.StatusCode == http.StatusSwitchingProtocols && ok:
 		res.Body = &tunnelBody{ReadWriteCloser: tunnel, x: x}

@@ -548,3 +548,48 @@ func BenchmarkProxy(b *testing.B) {
 		})
 	}
 }
+
+// TestNobodyGuessesTypes: a type that was not said, or was taken away, is not made up out of what the body looks like.
+func TestNobodyGuessesTypes(t *testing.T) {
+	page := "<html><script>alert(1)</script>"
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		if r.URL.Path == "/typed" {
+			w.Header().Set("Content-Type", "text/css")
+		}
+		_, _ = io.WriteString(w, page)
+	})
+	routes := replace(`
+routes:
+- {name: plain, match: {prefix: /plain}, to: {url: "UP"}}
+- {name: typed, match: {path: /typed}, to: {url: "UP"}}
+- {name: removed, match: {prefix: /removed}, rewrite: {path: /typed}, response_headers: {remove: [Content-Type]}, to: {url: "UP"}}
+- {name: mirror, match: {prefix: /mirror}, mirror: {url: "UP"}, to: {url: "UP"}}
+- {name: redirect, match: {prefix: /redirect}, to: {redirect: {to: /x}}}
+- {name: respond, match: {path: /respond}, to: {respond: {body: "<html>"}}}
+- {name: bare, match: {path: /bare}, response_headers: {remove: [Content-Type]}, to: {respond: {body: "<html>"}}}
+- {name: empty, match: {path: /empty}, to: {respond: {status: 404}}}
+- {name: service, match: {prefix: /service}, response_headers: {remove: [Content-Type]}, to: {service: a, endpoint: b}}
+- {name: dead, match: {prefix: /dead}, to: {url: "http://DEAD"}}
+`, "UP", up.URL, "DEAD", unused(t))
+	for _, h2 := range []bool{false, true} {
+		f := start(t, routes, func(s *settings) {
+			s.h2 = h2
+			s.next = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/css")
+				_, _ = io.WriteString(w, page)
+			}
+		})
+		for path, want := range map[string][]string{
+			"/plain": nil, "/typed": {"text/css"}, "/removed": nil, "/mirror": nil, "/redirect": nil,
+			"/respond": {"text/plain; charset=utf-8"}, "/bare": nil, "/empty": nil, "/service": nil,
+			"/dead": {"application/problem+json"},
+		} {
+			for _, method := range []string{"GET", "HEAD"} {
+				res, body := f.do(t, method, path, nil)
+				require.Equal(t, want, res.Header["Content-Type"], "%s %s", method, path)
+				require.NotEqual(t, method == "GET" && path != "/redirect" && path != "/empty", body == "", path)
+			}
+		}
+	}
+}

@@ -337,6 +337,7 @@ func (a *respond) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 		h[name] = []string{value}
 	}
 	rt.response.apply(h)
+	leaveType(h)
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write([]byte(a.body)) // who does not read it is gone
@@ -357,6 +358,7 @@ func (c *changedHeader) WriteHeader(status int) {
 	if !c.done && status >= 200 {
 		c.done = true
 		c.change.apply(c.Header())
+		leaveType(c.Header())
 	}
 	c.ResponseWriter.WriteHeader(status)
 }
