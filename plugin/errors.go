@@ -48,6 +48,17 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
+// slip finds the name that two wrong letters are away from, at most; "" if there is none. It is for whole keys, which are
+// long: what nearest takes for near may be another word there.
+func slip(name string, candidates []string) string {
+	for _, c := range candidates {
+		if d := len(name) - len(c); -2 <= d && d <= 2 && len(name) > 5 && levenshtein.ComputeDistance(name, c) <= 2 {
+			return c
+		}
+	}
+	return ""
+}
+
 // tolerance is how many edits are near: two, which is what letters that changed places take, but one for names of two
 // letters, and every third letter for long ones. The words that both names begin with do not count.
 func tolerance(name, candidate string) int {

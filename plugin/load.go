@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -121,7 +122,9 @@ func (ld *loading) envLayer(environ []string) map[string]value {
 		}
 		k := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
 		if ld.keys.byName[k] == nil || envName(k) != name {
-			ld.warnOfVariable(k, name)
+			if !isServiceLink(name, text) {
+				ld.warnOfVariable(k, name)
+			}
 			continue
 		}
 		values[k] = value{items: []string{text}, layer: fromEnv, where: name}
@@ -130,28 +133,51 @@ func (ld *loading) envLayer(environ []string) map[string]value {
 	return values
 }
 
+var (
+	serviceLink     = regexp.MustCompile(`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
+	serviceLinkPort = regexp.MustCompile(`^(tcp|udp|sctp)://`)
+)
+
+// isServiceLink holds for what Kubernetes sets in each pod beside a service that is called micro-gateway, or the like.
+func isServiceLink(name, text string) bool {
+	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && serviceLinkPort.MatchString(text)
+}
+
 func (ld *loading) warnOfVariable(key, name string) {
-	if foreign, near := ld.foreign(key); foreign && near == "" {
+	foreign, near := ld.foreign(key)
+	if foreign && near == "" {
 		return
 	}
 	advice := "it has no effect"
-	if near := nearest(key, ld.keys.names()); near != "" {
+	if near := cmp.Or(ld.choiceOf(key), nearest(key, ld.keys.names()), near); near != "" {
 		advice = fmt.Sprintf("did you mean %s?", envName(near))
 	}
 	ld.warn("unknown environment variable %s: %s", name, advice)
+}
+
+// choiceOf is the key that chooses the plugins of the kind that name is; "" if it is none.
+func (ld *loading) choiceOf(name string) string {
+	if k := ld.catalog.kinds[name]; k != nil {
+		return k.chosenBy
+	}
+	return ""
 }
 
 // foreignKey tells whether an unknown key of the file is to be passed over.
 func (ld *loading) foreignKey(u unknown) bool {
 	foreign, near := ld.foreign(u.name)
 	if foreign && near != "" {
-		ld.warn("unknown setting %s (%s): did you mean %s?", u.name, u.at.origin(), near)
+		advice := fmt.Sprintf("did you mean %s?", near)
+		if ld.strict {
+			advice += " If another program is meant, have it in a file of its own"
+		}
+		ld.warn("unknown setting %s (%s): %s", u.name, u.at.origin(), advice)
 	}
 	return foreign
 }
 
-// foreign tells whether a name that means nothing here is left to other programs; near is the kind or section that it
-// nearly is under.
+// foreign tells whether a name that means nothing here is left to other programs; near is what it nearly is: the kind or
+// section that it stands under, or one of their settings.
 func (ld *loading) foreign(name string) (foreign bool, near string) {
 	if slices.ContainsFunc(ld.passed, func(p string) bool { return name == p || strings.HasPrefix(name, p+"-") }) {
 		return true, ""
@@ -159,15 +185,23 @@ func (ld *loading) foreign(name string) (foreign bool, near string) {
 	if !ld.shared {
 		return false, ""
 	}
-	for _, group := range ld.groups() {
+	lower, groups := strings.ToLower(name), ld.groups()
+	for _, group := range groups {
 		if name == group || strings.HasPrefix(name, group+"-") {
 			return false, ""
 		}
-		words := strings.Split(name, "-")
+		words := strings.Split(lower, "-")
 		head := strings.Join(words[:min(len(words), strings.Count(group, "-")+1)], "-")
 		near = cmp.Or(near, nearest(head, []string{group}))
 	}
-	return true, near
+	return true, cmp.Or(near, slip(lower, groups), slip(lower, ld.grouped(groups)))
+}
+
+// grouped are the keys of kinds and sections.
+func (ld *loading) grouped(groups []string) []string {
+	return slices.DeleteFunc(ld.keys.names(), func(key string) bool {
+		return !slices.ContainsFunc(groups, func(group string) bool { return strings.HasPrefix(key, group+"-") })
+	})
 }
 
 // groups names the kinds and the sections.
@@ -184,7 +218,12 @@ func (ld *loading) groups() []string {
 	return names
 }
 
+// warn tells of what has no effect, and perhaps should have.
 func (ld *loading) warn(format string, args ...any) {
+	if ld.strict {
+		ld.problems.add(format, args...)
+		return
+	}
 	ld.settings.warnings = append(ld.settings.warnings, fmt.Sprintf(format, args...))
 }
 

@@ -23,6 +23,7 @@ type Loader struct {
 	args     problems  // what was wrong with them
 	unknown  []unknown // flags
 	shared   bool      // IgnoreForeign
+	strict   bool      // Strict
 	passed   []string  // PassOver
 }
 
@@ -67,6 +68,11 @@ func (l *Loader) Section(prefix string, settings any) {
 // settings of others: they may be those of a section that the other has. What is under the name of a kind or section
 // of this program is still checked, and a name that nearly is one gets a warning.
 func (l *Loader) IgnoreForeign() { l.shared = true }
+
+// Strict makes errors of what Load otherwise warns of, for a program that must not run without what somebody meant to set,
+// such as one that guards others: variables that mean nothing, but those that IgnoreForeign passes over, and with it all
+// names, in the file and of variables, that nearly are a kind's, a section's or one of theirs.
+func (l *Loader) Strict() { l.strict = true }
 
 // PassOver passes over what is under these names, in the file and in variables, where it means nothing here: the sections
 // of another program that is known to share them.

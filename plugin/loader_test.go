@@ -718,3 +718,54 @@ func TestIgnoreForeign(t *testing.T) {
 		})
 	}
 }
+
+// TestStrict has nothing pass that may be a guard whose name is misspelt, and all that is of others.
+func TestStrict(t *testing.T) {
+	code := func(l *Loader) {
+		l.Section("", &program{})
+		l.Section("gate", &struct{ Address string }{})
+		l.IgnoreForeign()
+		l.Strict()
+	}
+	for name, tt := range map[string]struct {
+		in   input
+		want string
+	}{
+		"kind":                      {input{file: "fliter: {ip: {allow: [a]}}"}, "unknown setting fliter (file FILE:1): did you mean filter? If another program is meant, have it in a file of its own"},
+		"section":                   {input{file: "gaet: {filter: [ip]}"}, "unknown setting gaet (file FILE:1): did you mean gate? If another program is meant, have it in a file of its own"},
+		"section, flat":             {input{file: "gaet-filter: [ip]"}, "unknown setting gaet-filter (file FILE:1): did you mean gate? If another program is meant, have it in a file of its own"},
+		"another case":              {input{file: "GATE: {filter: [ip]}"}, "unknown setting GATE (file FILE:1): did you mean gate? If another program is meant, have it in a file of its own"},
+		"a dot for a dash":          {input{file: "gate.filter: [ip]"}, "unknown setting gate.filter (file FILE:1): did you mean gate-filter? If another program is meant, have it in a file of its own"},
+		"no dash":                   {input{file: "gatefilter: [ip]"}, "unknown setting gatefilter (file FILE:1): did you mean gate-filter? If another program is meant, have it in a file of its own"},
+		"one dash more":             {input{file: "fil-ter: {ip: {allow: [a]}}"}, "unknown setting fil-ter (file FILE:1): did you mean filter? If another program is meant, have it in a file of its own"},
+		"variable of a section":     {input{env: []string{"MICRO_GATE_FLITER=ip"}}, "unknown environment variable MICRO_GATE_FLITER: did you mean MICRO_GATE_FILTER?"},
+		"variable of a kind":        {input{env: []string{"MICRO_FILTER_IP_ALOW=a"}}, "unknown environment variable MICRO_FILTER_IP_ALOW: did you mean MICRO_FILTER_IP_ALLOW?"},
+		"variable near none":        {input{env: []string{"MICRO_FILTER_CONFERENCE=a"}}, "unknown environment variable MICRO_FILTER_CONFERENCE: it has no effect"},
+		"variable near a section":   {input{env: []string{"MICRO_GAET_FILTER=ip"}}, "unknown environment variable MICRO_GAET_FILTER: did you mean MICRO_GATE_FILTER?"},
+		"variable without its dash": {input{env: []string{"MICRO_GATEFILTER=ip"}}, "unknown environment variable MICRO_GATEFILTER: did you mean MICRO_GATE_FILTER?"},
+		"the kind's own name":       {input{env: []string{"MICRO_FILTER=ip"}}, "unknown environment variable MICRO_FILTER: did you mean MICRO_GATE_FILTER?"},
+		"small letters":             {input{env: []string{"MICRO_gate_filter=ip"}}, "unknown environment variable MICRO_gate_filter: did you mean MICRO_GATE_FILTER?"},
+		"no URL, so no link":        {input{env: []string{"MICRO_GATE_PORT=80"}}, "unknown environment variable MICRO_GATE_PORT: it has no effect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.in.code = code
+			_, err := load(t, tt.in)
+			require.EqualError(t, err, tt.want)
+		})
+	}
+
+	s, err := load(t, input{
+		code: code,
+		file: "name: greeter\nshop: {max-count: 3}\nguests: {gate: 1}\nport: 1",
+		env: []string{
+			"MICRO_SHOP_MAX_COUNT=3", "MICRO_GATE_SERVICE_HOST=10.0.0.1", "MICRO_GATE_SERVICE_PORT=80", "MICRO_GATE_SERVICE_PORT_HTTP=80",
+			"MICRO_GATE_PORT=tcp://10.0.0.1:80", "MICRO_GATE_PORT_80_TCP=tcp://10.0.0.1:80", "MICRO_GATE_PORT_80_TCP_PROTO=tcp",
+			"MICRO_GATE_PORT_80_TCP_PORT=80", "MICRO_GATE_PORT_80_TCP_ADDR=10.0.0.1",
+		},
+	})
+	require.NoError(t, err, "what is of others, and Kubernetes' own")
+	require.Empty(t, s.Warnings())
+
+	_, err = load(t, input{code: func(l *Loader) { l.Strict() }, env: []string{"MICRO_WEATHER=1"}})
+	require.EqualError(t, err, "unknown environment variable MICRO_WEATHER: it has no effect", "nothing is of others then")
+}

@@ -77,7 +77,7 @@ type choice struct {
 func (s *Settings) All() []Setting { return slices.Clone(s.list) }
 
 // Warnings are to be logged: environment variables that begin with MICRO_ and mean nothing, and with IgnoreForeign
-// what is nearly a setting.
+// what is nearly a setting. There are none after Strict.
 func (s *Settings) Warnings() []string { return slices.Clone(s.warnings) }
 
 // Chosen names the plugins that were chosen for a kind; none if an instance was passed in.

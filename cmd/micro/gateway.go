@@ -58,6 +58,7 @@ func (a *app) runGateway(ctx context.Context) error {
 	slog.SetLogLoggerLevel(slog.LevelInfo)
 	log.SetFlags(log.LstdFlags) // it logs as services do
 	log.SetPrefix("")
+	a.loader.Strict() // with a guard's name misspelt it would serve unguarded
 	settings, err := a.load()
 	if err != nil {
 		return err

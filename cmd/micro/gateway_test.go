@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,6 +147,40 @@ func TestGatewaySettings(t *testing.T) {
 		require.Contains(t, m.micro("__complete", "gateway", typed).out, want)
 	}
 	require.Contains(t, m.micro("__complete", "gateway", "routes", "test", "").out, "GET")
+}
+
+// TestGatewayRefusesTypos has none start that somebody meant to be guarded.
+func TestGatewayRefusesTypos(t *testing.T) {
+	m := newMachine(t)
+	file := filepath.Join(t.TempDir(), "micro.yaml")
+	args := []string{"gateway", "--config", file, "--gateway-address=256.0.0.1:1"} // it does not get that far
+	for text, want := range map[string]string{
+		"gatway: {middleware: [ipallow]}":            "unknown setting gatway (file " + file + ":1): did you mean gateway?",
+		"gatway-middleware: [ipallow]":               "unknown setting gatway-middleware (file " + file + ":1): did you mean gateway?",
+		"midleware: {ipallow: {allow: 10.0.0.0/8}}":  "unknown setting midleware (file " + file + ":1): did you mean middleware?",
+		"MICRO_GATEWAY_MIDLEWARE=ipallow":            "did you mean MICRO_GATEWAY_MIDDLEWARE?",
+		"MICRO_GATWAY_MIDDLEWARE=ipallow":            "did you mean MICRO_GATEWAY_MIDDLEWARE?",
+		"MICRO_MIDDLEWARE=ipallow":                   "did you mean MICRO_GATEWAY_MIDDLEWARE?",
+		"MICRO_MIDDLEWARE_IPALLOW_ALOW=10.0.0.0/8":   "did you mean MICRO_MIDDLEWARE_IPALLOW_ALLOW?",
+		"MICRO_GATEWAY_WHO_KNOWS_WHAT_THIS_IS_FOR=a": "unknown environment variable MICRO_GATEWAY_WHO_KNOWS_WHAT_THIS_IS_FOR",
+		"MICRO_MIDDLEWARE_TEAPOT_PATHS=/tea":         "unknown environment variable MICRO_MIDDLEWARE_TEAPOT_PATHS",
+	} {
+		env := m.env
+		written := text
+		if strings.HasPrefix(text, "MICRO_") {
+			env, written = append(slices.Clip(env), text), ""
+		}
+		require.NoError(t, os.WriteFile(file, []byte(written+"\n"), 0o600))
+		other := &machine{t: t, env: env}
+		r := other.micro(args...)
+		require.Equal(t, exitUsage, r.code, "%s: %s", text, r.err)
+		require.Contains(t, r.err, want)
+		require.Equal(t, exitOK, other.micro("services", "--config", file).code, "others warn only")
+	}
+
+	require.NoError(t, os.WriteFile(file, []byte("name: greeter\naddress: \":7000\"\nshop: {max: 3}\n"), 0o600))
+	m.env = append(m.env, "MICRO_NAME=greeter", "MICRO_SHOP_MAX=3", "MICRO_GATEWAY_SERVICE_HOST=10.0.0.1", "MICRO_GATEWAY_PORT=tcp://10.0.0.1:80")
+	m.gateway("--config", file)
 }
 
 const routes = `routes:

@@ -51,6 +51,7 @@ func Run(opts ...Option) error {
 	var s Settings
 	p.loader.Section(Section, &s)
 	p.loader.IgnoreForeign() // the file may be one that services read, too
+	p.loader.Strict()        // with a guard's name misspelt it would serve unguarded
 	if err := p.loader.Parse(p.args); errors.Is(err, pflag.ErrHelp) {
 		return nil
 	}
