@@ -22,11 +22,22 @@ type number struct {
 }
 
 // Numbers is a service.
-type Numbers struct{}
+type Numbers struct {
+	slow chan struct{} // closed when Slow runs
+}
 
 // Double answers a call.
 func (Numbers) Double(_ context.Context, n *number) (*number, error) {
 	return &number{2 * n.Value}, nil
+}
+
+// Slow answers when it is cancelled, and not before.
+func (s Numbers) Slow(ctx context.Context, n *number) (*number, error) {
+	if s.slow != nil {
+		close(s.slow)
+	}
+	<-ctx.Done()
+	return n, ctx.Err()
 }
 
 // Begin answers with one number, and then waits.
@@ -39,10 +50,12 @@ func (Numbers) Begin(ctx context.Context, n *number, out *server.Sender[number])
 }
 
 // serveNumbers starts a real service that the gateway finds.
-func (r *running) serveNumbers() {
+func (r *running) serveNumbers() { r.serve(Numbers{}) }
+
+func (r *running) serve(n Numbers) {
 	svc := micro.New("numbers", micro.WithRegistry(r.registry), micro.WithArgs(), micro.WithEnviron(),
 		micro.WithLogger(slog.New(slog.DiscardHandler)), micro.WithSetting("drain-timeout", "1s"))
-	svc.Handle(Numbers{})
+	svc.Handle(n)
 	require.NoError(r.t, svc.Start(r.t.Context()))
 	r.t.Cleanup(func() { _ = svc.Stop(context.Background()) })
 	r.eventually("the service is found", func() bool { return r.backend.directory.Service("numbers") != nil })
@@ -114,4 +127,19 @@ func TestStopEndsStreams(t *testing.T) {
 	require.Equal(t, websocket.StatusGoingAway, websocket.CloseStatus(err))
 	require.Greater(t, time.Since(began), time.Second, "they had the time to end by themselves")
 	require.NoError(t, <-stopped)
+}
+
+// TestStopCutsCalls: what the service has begun is not to be asked again as if nothing had happened.
+func TestStopCutsCalls(t *testing.T) {
+	g := start(t, withArgs("--gateway-drain-timeout=1s"))
+	runs := make(chan struct{})
+	g.serve(Numbers{slow: runs})
+	answered := make(chan answer, 1)
+	go func() { answered <- g.get(g.url("/numbers/slow?value=1")) }()
+	<-runs
+	require.NoError(t, g.Stop(context.Background()))
+	a := <-answered
+	require.Equal(t, http.StatusBadGateway, a.status, a.body)
+	require.Contains(t, a.body, "the gateway stops, and service numbers was not done with its answer: what was asked may have been done")
+	require.NotContains(t, a.body, "try again")
 }

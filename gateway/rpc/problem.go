@@ -15,14 +15,19 @@ import (
 // why is what a client of the gateway is told of a call or a stream that failed. What the endpoint answered it hears as
 // it is; of what failed on the way the log has the details, with addresses.
 func (h *Handler) why(ctx context.Context, t *target, err error) error {
-	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return gateway.NewProblem(gateway.ClientClosed, "the client went before the answer came")
-		}
-		return gateway.NewProblem(http.StatusServiceUnavailable, "the gateway stops: try again")
-	}
 	var failure *client.Failure
-	if !errors.As(err, &failure) {
+	failed := errors.As(err, &failure)
+	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		switch {
+		case errors.Is(context.Cause(ctx), context.Canceled):
+			return gateway.NewProblem(gateway.ClientClosed, "the client went before the answer came")
+		case failed && !failure.MayHaveRun:
+			return gateway.NewProblem(http.StatusServiceUnavailable, "the gateway stops: try again")
+		}
+		return gateway.NewProblem(http.StatusBadGateway,
+			"the gateway stops, and service %s was not done with its answer: what was asked may have been done", t.service)
+	}
+	if !failed {
 		return err
 	}
 	p := problemOf(t, failure)

@@ -283,7 +283,9 @@ func TestShutdown(t *testing.T) {
 		closed <- err
 	}()
 	require.NoError(t, w.handler.Shutdown(t.Context()))
-	require.Contains(t, line(t, lines), `"detail":"the gateway stops: try again"`)
+	last := line(t, lines)
+	require.Contains(t, last, `"status":502`, "it has run, and is not simply to be asked again")
+	require.Contains(t, last, "the gateway stops, and service greeter was not done with its answer: what was asked may have been done")
 	require.Equal(t, "", line(t, events))
 	require.Equal(t, "event: error", line(t, events))
 	require.Equal(t, websocket.StatusGoingAway, websocket.CloseStatus(<-closed))
