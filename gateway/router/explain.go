@@ -12,10 +12,13 @@ import (
 	"github.com/plugmicro/micro/gateway"
 )
 
-// Check says what is wrong with a file of routes, each mistake with file and line.
+// maxChecked bounds what Check says of a file that is something else.
+const maxChecked = 1000
+
+// Check says what is wrong with a file of routes, each mistake with file and line, in the order of the lines.
 func Check(file string) error {
 	_, err := read(file)
-	return err
+	return atMost(maxChecked, err)
 }
 
 func read(file string) (*document, error) {
@@ -34,7 +37,7 @@ const maxShown = 5
 func Explain(file string, r *http.Request) (text string, matched bool, err error) {
 	doc, err := read(file)
 	if err != nil {
-		return "", false, err
+		return "", false, atMost(maxLogged, err)
 	}
 	r = r.Clone(r.Context())
 	r.Host = cmp.Or(r.Host, r.URL.Host, "localhost")

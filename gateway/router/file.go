@@ -30,22 +30,56 @@ type document struct {
 	upstreams map[string]*upstreamSpec
 }
 
-// limits of a file.
-const (
-	maxWeights = 10000 // sum of the weights of a route, divided by what divides them all
-	maxErrors  = 20    // that are told at once
-)
+// maxWeights is for the sum of the weights of a route, divided by what divides them all.
+const maxWeights = 10000
+
+// mistakes are all that is wrong with a file, in the order of its lines.
+type mistakes []mistake
+
+type mistake struct {
+	file string
+	line int
+	text string
+}
+
+func (m mistake) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.line, m.text) }
+
+// Error implements error.
+func (m mistakes) Error() string { return m.first(len(m)) }
+
+func (m mistakes) first(n int) string {
+	var b strings.Builder
+	for i, mistake := range m {
+		if i == n {
+			fmt.Fprintf(&b, "\n%s: and %d more", mistake.file, len(m)-n)
+			break
+		}
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(mistake.String())
+	}
+	return b.String()
+}
+
+// atMost shortens an error of parse to n mistakes.
+func atMost(n int, err error) error {
+	if all := mistakes(nil); errors.As(err, &all) {
+		return errors.New(all.first(n))
+	}
+	return err
+}
 
 // parser collects all that is wrong with a file.
 type parser struct {
 	file     string
 	defaults Config
-	errs     []error
+	errs     mistakes
 	doc      document
 	pending  []func() // checks that need the whole file
 }
 
-// parse reads a file of routes, YAML or JSON. Its error joins everything that is wrong, each with file and line.
+// parse reads a file of routes, YAML or JSON. Its error has everything that is wrong, each with file and line.
 func parse(file string, data []byte, defaults Config) (*document, error) {
 	p := &parser{file: file, defaults: defaults, doc: document{upstreams: make(map[string]*upstreamSpec)}}
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
@@ -70,11 +104,9 @@ func parse(file string, data []byte, defaults Config) (*document, error) {
 	for _, check := range p.pending {
 		check()
 	}
-	if len(p.errs) > maxErrors {
-		p.errs = append(p.errs[:maxErrors], fmt.Errorf("%s: and %d more", file, len(p.errs)-maxErrors))
-	}
 	if len(p.errs) > 0 {
-		return nil, errors.Join(p.errs...)
+		slices.SortStableFunc(p.errs, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
+		return nil, p.errs
 	}
 	slices.SortStableFunc(p.doc.routes, func(a, b *route) int { return cmp.Compare(b.priority, a.priority) })
 	for i, r := range p.doc.routes {
@@ -86,7 +118,7 @@ func parse(file string, data []byte, defaults Config) (*document, error) {
 func (p *parser) fail(n *yaml.Node, format string, args ...any) { p.failAt(n.Line, format, args...) }
 
 func (p *parser) failAt(line int, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.file, line, fmt.Sprintf(format, args...)))
+	p.errs = append(p.errs, mistake{p.file, line, fmt.Sprintf(format, args...)})
 }
 
 // yamlLine is how errors of the YAML parser say where.
@@ -104,6 +136,15 @@ func (p *parser) mapping(n *yaml.Node, known fields) {
 		}
 		read(value)
 	})
+}
+
+// complete reads a mapping, and tells what it wants if that is not there and nothing else is wrong with it.
+func (p *parser) complete(n *yaml.Node, known fields, has func() bool, wants string) {
+	before := len(p.errs)
+	p.mapping(n, known)
+	if len(p.errs) == before && !has() {
+		p.fail(n, "%s", wants)
+	}
 }
 
 // pairs calls f for each pair of a mapping.
@@ -431,17 +472,13 @@ func (p *parser) condition(n *yaml.Node, c *condition) {
 			return set(kind)(s)
 		})
 	}
-	before := len(p.errs)
-	p.mapping(n, fields{
+	p.complete(n, fields{
 		"exact":   p.string(&c.text, set(isExactly)),
 		"prefix":  p.string(&c.text, set(beginsWith)),
 		"regex":   p.string(&c.text, set(isLike)),
 		"present": is(isPresent),
 		"absent":  is(isAbsent),
-	})
-	if kinds != 1 && len(p.errs) == before {
-		p.fail(n, "a condition has one of exact, prefix, regex, present and absent")
-	}
+	}, func() bool { return kinds == 1 }, "a condition has one of exact, prefix, regex, present and absent")
 }
 
 func (p *parser) sticky(n *yaml.Node, r *route) {
@@ -487,24 +524,19 @@ func (p *parser) rewrite(n *yaml.Node, r *route) {
 	p.mapping(n, fields{
 		"strip_prefix": p.text(func(s string) error { rw.to = "/"; return from(s) }),
 		"replace_prefix": func(n *yaml.Node) {
-			p.mapping(n, fields{"from": p.text(from), "to": p.string(&rw.to, checkPath)})
-			if rw.from == "" || rw.to == "" {
-				p.fail(n, "replace_prefix wants from and to")
-			}
+			p.complete(n, fields{"from": p.text(from), "to": p.string(&rw.to, checkPath)},
+				func() bool { return rw.from != "" && rw.to != "" }, "replace_prefix wants from and to")
 		},
 		"path": p.text(pathPattern),
 		"regex": func(n *yaml.Node) {
 			ways++
-			p.mapping(n, fields{
+			p.complete(n, fields{
 				"match": p.text(func(s string) (err error) {
 					rw.regex, err = regexp.Compile(s)
 					return err
 				}),
 				"to": p.string(&rw.replace, anything),
-			})
-			if rw.regex == nil || rw.replace == "" {
-				p.fail(n, "regex wants match and to")
-			}
+			}, func() bool { return rw.regex != nil && rw.replace != "" }, "regex wants match and to")
 		},
 		"host": p.string(&rw.host, func(s string) error {
 			if s == upstreamHost {
@@ -707,16 +739,13 @@ func (p *parser) finish(n *yaml.Node, spec *upstreamSpec) {
 func (p *parser) health(n *yaml.Node, spec *upstreamSpec) {
 	h := &health{interval: 5 * time.Second, timeout: 2 * time.Second, up: 2, down: 3}
 	spec.health = h
-	p.mapping(n, fields{
+	p.complete(n, fields{
 		"path":     p.string(&h.path, checkPath),
 		"interval": p.duration(&h.interval),
 		"timeout":  p.duration(&h.timeout),
 		"up":       p.int(&h.up, 1, 100),
 		"down":     p.int(&h.down, 1, 100),
-	})
-	if h.path == "" {
-		p.fail(n, "health wants the path that is asked")
-	}
+	}, func() bool { return h.path != "" }, "health wants the path that is asked")
 }
 
 func (p *parser) breaker(n *yaml.Node, spec *upstreamSpec) {
@@ -784,17 +813,14 @@ func (p *parser) redirect(n *yaml.Node, r *route, t *target) {
 		t.redirect.status, _ = strconv.Atoi(s)
 		return nil
 	}
-	p.mapping(n, fields{
+	p.complete(n, fields{
 		"to": p.text(func(s string) (err error) {
 			t.redirect.to, err = parsePattern(s, append(slices.Clone(r.match.path.params), builtin...))
 			return cmp.Or(err, checkLocation(s))
 		}),
 		"status":     p.text(status),
 		"keep_query": p.bool(&t.redirect.keepQuery),
-	})
-	if t.redirect.to == nil {
-		p.fail(n, "a redirect wants to: where it leads")
-	}
+	}, func() bool { return t.redirect.to != nil }, "a redirect wants to: where it leads")
 }
 
 var locationForm = regexp.MustCompile(`^(?:https?://(?:\{host\}|[a-z0-9._-]+(?::[0-9]+)?|\[[0-9a-f:]+\](?::[0-9]+)?))?((?:/|\{path\}).*)?$`)

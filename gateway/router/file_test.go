@@ -99,16 +99,53 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// TestAllMistakesAtOnce holds that mistakes come by their lines, though some are found later, and that the log is spared.
 func TestAllMistakesAtOnce(t *testing.T) {
-	_, err := parse("f", []byte("routes:\n- name: a\n  priority: x\n  to: {url: x}\n- nam: b\n"), Config{})
-	var all []string
-	for _, e := range err.(interface{ Unwrap() []error }).Unwrap() { //nolint:errorlint // what Join makes
-		all = append(all, e.Error()[:4])
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	check := func(text string) []string {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		return strings.Split(replace(Check(file).Error(), file, "f"), "\n")
 	}
-	require.Equal(t, []string{"f:3:", "f:4:", "f:5:", "f:5:", "f:5:"}, all)
+	var lines []string
+	for _, m := range check("routes:\n- name: a\n  priority: x\n  rewrite: {path: '/{b}'}\n  to: {upstream: gone}\n  timeout: y\n- nam: b\n") {
+		lines = append(lines, m[:4])
+	}
+	require.Equal(t, []string{"f:3:", "f:4:", "f:5:", "f:6:", "f:7:", "f:7:", "f:7:"}, lines)
 
-	_, err = parse("f", []byte("routes:\n"+strings.Repeat("- x\n", 1000)), Config{})
-	require.ErrorContains(t, err, "and 980 more")
+	require.Len(t, check("routes:\n"+strings.Repeat("- x\n", 1000)), 1000)
+	many := "routes:\n" + strings.Repeat("- x\n", 1234)
+	all := check(many)
+	require.Len(t, all, 1001)
+	require.Equal(t, "f: and 234 more", all[1000])
+
+	f := start(t, "routes: []")
+	err := f.router.load([]byte(many))
+	require.Equal(t, 20, strings.Count(err.Error(), "\n"))
+	require.ErrorContains(t, err, "and 1214 more")
+}
+
+// TestOneMistakeIsToldOnce: what is wrong with a value is not also told as if it were missing.
+func TestOneMistakeIsToldOnce(t *testing.T) {
+	for name, c := range map[string]struct{ route, want string }{
+		"redirect":        {"to: {redirect: {to: '/{nix}'}}", "{nix} is no parameter"},
+		"redirect's keys": {"to: {redirect: {too: /}}", "did you mean to?"},
+		"regex":           {"to: {url: http://a}, rewrite: {regex: {match: '(', to: x}}", "missing closing )"},
+		"prefix":          {"to: {url: http://a}, rewrite: {replace_prefix: {fro: /a, to: /b}}", "did you mean from?"},
+		"mirror":          {"to: {url: http://a}, mirror: {url: [x]}", "is no URL"},
+		"target":          {"to: {upstream: gone}", "there is no upstream"},
+		"priority":        {"to: {url: http://a}, priority: x", "is not a whole number"},
+		"name":            {"to: {url: http://a}, name: '!'", "is no name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			route := c.route
+			if name != "name" {
+				route += ", name: a"
+			}
+			_, err := parse("f", []byte("routes: [{"+route+"}]"), Config{})
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
 }
 
 func TestJSON(t *testing.T) {

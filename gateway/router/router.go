@@ -178,6 +178,9 @@ func (m *Router) close() {
 	}
 }
 
+// maxLogged is how many mistakes of a file the log has; Check says more.
+const maxLogged = 20
+
 // load puts a file into use.
 func (m *Router) load(data []byte) error {
 	doc, err := parse(m.config.File, data, m.config)
@@ -186,7 +189,7 @@ func (m *Router) load(data []byte) error {
 	}
 	if err != nil {
 		m.metrics.reloads.WithLabelValues("refused").Inc()
-		return err
+		return atMost(maxLogged, err)
 	}
 	m.use(doc)
 	m.metrics.reloads.WithLabelValues("used").Inc()
