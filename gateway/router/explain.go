@@ -29,6 +29,43 @@ func read(file string) (*document, error) {
 	return parse(file, data, Config{Timeout: 30 * time.Second, IdleTimeout: 5 * time.Minute})
 }
 
+// Unreachable says which routes of a file take nothing, because a route before takes all that they could, each with file
+// and line. That is no mistake, the file works. It finds what is plain to see: the other route has conditions of host and path
+// only.
+func Unreachable(file string) ([]string, error) {
+	doc, err := read(file)
+	if err != nil {
+		return nil, atMost(maxChecked, err)
+	}
+	var found []string
+	for i, rt := range doc.routes {
+		if j := slices.IndexFunc(doc.routes[:i], func(before *route) bool { return before.match.covers(&rt.match) }); j >= 0 {
+			before := doc.routes[j]
+			found = append(found, fmt.Sprintf("%s:%d: nothing gets to route %s: route %s (line %d) comes before and takes all of it",
+				file, rt.line, rt.name, before.name, before.line))
+		}
+	}
+	return found, nil
+}
+
+// covers says that m certainly takes everything that o takes.
+func (m *matcher) covers(o *matcher) bool {
+	if m.scheme != "" || len(m.methods)+len(m.headers)+len(m.query) > 0 {
+		return false
+	}
+	anyHost := len(m.hosts) == 0 || slices.Contains(m.hosts, "*")
+	if !anyHost && (len(o.hosts) == 0 || slices.ContainsFunc(o.hosts, func(host string) bool { return !slices.Contains(m.hosts, host) })) {
+		return false
+	}
+	switch {
+	case m.path.kind == anyPath:
+		return true
+	case m.path.kind == prefixPath && o.path.kind != regexPath && o.path.kind != anyPath:
+		return o.path.canBeBelow(m.path.text) // then all are
+	}
+	return m.path.kind == o.path.kind && m.path.text == o.path.text
+}
+
 // maxShown bounds how many routes that do not match are explained.
 const maxShown = 5
 

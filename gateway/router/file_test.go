@@ -293,3 +293,47 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestUnreachable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	for _, c := range []struct {
+		before, match string
+		want          bool
+	}{
+		{"{}", "{prefix: /a, host: x}", true},
+		{"{prefix: /}", "{template: '/{a}'}", true},
+		{"{prefix: /a}", "{path: /a}", true},
+		{"{prefix: /a}", "{prefix: /a/b, methods: GET}", true},
+		{"{prefix: /a}", "{template: '/a/{b}/c'}", true},
+		{"{prefix: /a}", "{path: /ab}", false},
+		{"{prefix: /a/b}", "{template: '/a/{b}'}", false},
+		{"{prefix: /a}", "{regex: '/a/b'}", false},
+		{"{prefix: /a}", "{}", false},
+		{"{path: /a}", "{path: /a, query: {q: b}}", true},
+		{"{template: '/{a}'}", "{template: '/{a}'}", true},
+		{"{template: '/{a}'}", "{path: /a}", false},
+		{"{regex: /a+}", "{regex: /a+}", true},
+		{"{prefix: /a, methods: GET}", "{path: /a}", false},
+		{"{prefix: /a, scheme: http}", "{path: /a}", false},
+		{"{prefix: /a, headers: {X: y}}", "{path: /a}", false},
+		{"{prefix: /a, query: {x: y}}", "{path: /a}", false},
+		{"{host: [x, y]}", "{host: y, path: /a}", true},
+		{"{host: '*'}", "{path: /a}", true},
+		{"{host: x}", "{path: /a}", false},
+		{"{host: x}", "{host: [x, y]}", false},
+	} {
+		text := "routes:\n- {name: first, match: " + c.before + ", to: {respond: {}}}\n- {name: second, match: " + c.match + ", to: {respond: {}}}\n"
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		found, err := Unreachable(file)
+		require.NoError(t, err)
+		var want []string
+		if c.want {
+			want = []string{file + ":3: nothing gets to route second: route first (line 2) comes before and takes all of it"}
+		}
+		require.Equal(t, want, found, text)
+	}
+	require.NoError(t, os.WriteFile(file, []byte("routes: [{name: a, to: {respond: {}}}, {name: b, priority: 1, to: {respond: {}}, match: {path: /b}}]"), 0o600))
+	found, err := Unreachable(file)
+	require.NoError(t, err)
+	require.Empty(t, found, "it has a higher priority")
+}
