@@ -38,6 +38,14 @@ type Middleware interface {
 	Handler(next http.Handler) http.Handler
 }
 
+// Last is a Middleware that answers requests itself which are none to be refused, as one that routes does: what comes after
+// it never sees them. So nothing may come after it that guards, and the gateway does not start unless all that do are Last,
+// too.
+type Last interface {
+	Middleware
+	EndsChain() // is never called
+}
+
 // Func makes a Middleware of a function.
 type Func func(next http.Handler) http.Handler
 
