@@ -85,6 +85,19 @@ func TestGatewayWithMiddlewares(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
+// TestGatewayRefusesAnOrder that has requests get past a middleware.
+func TestGatewayRefusesAnOrder(t *testing.T) {
+	m := newMachine(t)
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(routes), 0o600))
+	m.env = append(m.env, "MICRO_GATEWAY_MIDDLEWARE=headers,router,ipallow,cors", "MICRO_MIDDLEWARE_ROUTER_FILE="+file,
+		"MICRO_MIDDLEWARE_IPALLOW_ALLOW=10.0.0.0/8", "MICRO_MIDDLEWARE_CORS_ORIGINS=https://a.example", "MICRO_MIDDLEWARE_HEADERS_SECURITY=true")
+	r := m.micro("gateway", "--gateway-address=127.0.0.1:0", "--gateway-admin-address=off")
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.err, "gateway-middleware: router answers requests itself, which then get past ipallow, because that comes after it "+
+		"(environment MICRO_GATEWAY_MIDDLEWARE): write --gateway-middleware=headers,ipallow,cors,router\n")
+}
+
 // TestGatewayTraces has a request and the call that is made of it in one trace, which the log names.
 func TestGatewayTraces(t *testing.T) {
 	m := newMachine(t)

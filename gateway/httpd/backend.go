@@ -48,6 +48,9 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkOrder(middlewares, host.Settings()); err != nil {
+		return nil, err
+	}
 	b, err := newBackend(host, s, log)
 	if err != nil {
 		return nil, err
