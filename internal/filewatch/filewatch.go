@@ -22,6 +22,7 @@ import (
 
 const (
 	settle = 50 * time.Millisecond // how long a file must be left alone before it is read: a writer may be at it
+	latest = time.Second           // after which it is read all the same: something else in its folder may change all the time
 	poll   = 2 * time.Second       // what notifications miss, such as changes on network volumes, is found by this
 	limit  = 64 << 20              // bytes of a file
 )
@@ -84,14 +85,19 @@ func (w *Watch) run() {
 	}
 	next := time.NewTimer(poll)
 	defer next.Stop()
+	var first time.Time // of the notifications since the file was looked at
 	for {
 		select {
 		case <-w.stop:
 			return
 		case <-notified:
-			next.Reset(settle)
+			if first.IsZero() {
+				first = time.Now()
+			}
+			next.Reset(min(settle, time.Until(first.Add(latest))))
 		case <-next.C:
 			w.look()
+			first = time.Time{}
 			next.Reset(poll)
 		}
 	}

@@ -104,6 +104,29 @@ func TestLinks(t *testing.T) {
 	r.wait(t, "2")
 }
 
+// TestNeighbours writes another file of the folder all the time.
+func TestNeighbours(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	write(t, file, "one")
+	r, _ := follow(t, file)
+	r.wait(t, "one")
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+				_ = os.WriteFile(file+".log", []byte{byte(i)}, 0o600)
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	write(t, file, "two")
+	r.wait(t, "two")
+}
+
 func TestWhatIsWrongIsToldOnceAndNotUsed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "f")
 	write(t, file, "one")
