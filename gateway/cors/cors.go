@@ -69,8 +69,20 @@ func New(_ *plugin.Env, c Config) (gateway.Middleware, error) {
 	})
 	return gateway.Func(func(next http.Handler) http.Handler {
 		return handler.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			gateway.Of(r).CrossOrigin = handler.OriginAllowed(r)
+			gateway.Of(r).CrossOrigin = handler.OriginAllowed(r) && (c.Credentials || !mayHaveCredentials(r))
 			next.ServeHTTP(w, r)
 		}))
 	}), nil
+}
+
+// mayHaveCredentials says whether a browser may have sent, without being asked, what it has for this gateway, or sent the
+// request for a form or a link: then a page that may come without credentials only is not vouched for.
+func mayHaveCredentials(r *http.Request) bool {
+	if gateway.IsWebSocket(r.Header) || r.Header.Get("Cookie") != "" || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return true
+	}
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode != "cors"
+	}
+	return r.Header.Get("Authorization") != "" || r.Method != http.MethodGet && r.Method != http.MethodHead
 }

@@ -67,6 +67,36 @@ func TestOrigins(t *testing.T) {
 	require.Empty(t, h.Get("Access-Control-Allow-Origin"))
 }
 
+// TestVouching: without credentials, only what a page can have sent by fetch, and without them, is vouched for.
+func TestVouching(t *testing.T) {
+	const origin = "https://evil.example"
+	for name, c := range map[string]struct {
+		method  string
+		headers []string
+		ok      bool
+	}{
+		"fetch":                  {"GET", []string{"Sec-Fetch-Mode", "cors"}, true},
+		"fetch with a token":     {"GET", []string{"Sec-Fetch-Mode", "cors", "Authorization", "Bearer x"}, true},
+		"fetch that posts":       {"POST", []string{"Sec-Fetch-Mode", "cors"}, true},
+		"a cookie":               {"GET", []string{"Sec-Fetch-Mode", "cors", "Cookie", "a=b"}, false},
+		"a form":                 {"POST", []string{"Sec-Fetch-Mode", "navigate"}, false},
+		"an image":               {"GET", []string{"Sec-Fetch-Mode", "no-cors"}, false},
+		"a WebSocket":            {"GET", []string{"Sec-Fetch-Mode", "websocket", "Upgrade", "websocket"}, false},
+		"a browser that says no": {"POST", nil, false},
+		"with a password":        {"GET", []string{"Authorization", "Basic x"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, asked, crossOrigin := ask(t, config("*"), c.method, origin, c.headers...)
+			require.True(t, asked)
+			require.Equal(t, c.ok, crossOrigin)
+			with := config(origin)
+			with.Credentials = true
+			_, _, crossOrigin = ask(t, with, c.method, origin, c.headers...)
+			require.True(t, crossOrigin, "with credentials all of that is meant")
+		})
+	}
+}
+
 func TestPreflight(t *testing.T) {
 	h, asked, _ := ask(t, config("https://shop.example.com"), "OPTIONS", "https://shop.example.com",
 		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "content-type")
