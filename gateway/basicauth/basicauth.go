@@ -2,6 +2,9 @@
 //
 //	micro gateway --gateway-middleware=basicauth --middleware-basicauth-file=users
 //
+// Checking a password takes the time of a processor, on purpose; those that were right are known again. Choose ratelimit before
+// this middleware to bound how many a stranger can try.
+//
 // The file is followed while the gateway runs. Services find the user in the metadata "user". Passwords travel readable: use
 // it with TLS.
 package basicauth
@@ -50,7 +53,8 @@ type Auth struct {
 	realm  string
 	public []string
 	users  atomic.Pointer[users]
-	busy   chan struct{} // bounds how many passwords are checked at once: each takes a core for 50 ms
+	queue  chan struct{} // bounds how many wait to have their password checked
+	busy   chan struct{} // bounds how many are checked at once: each takes a core for 50 ms
 	watch  *filewatch.Watch
 }
 
@@ -58,7 +62,7 @@ var _ gateway.Middleware = (*Auth)(nil)
 
 // New makes the middleware.
 func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
-	a := &Auth{realm: `Basic realm="` + c.Realm + `", charset="UTF-8"`, public: c.Public, busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	a := &Auth{realm: `Basic realm="` + c.Realm + `", charset="UTF-8"`, public: c.Public, queue: make(chan struct{}, maxWaiting), busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	var err error
 	if a.watch, err = filewatch.Follow(c.File, env.Logger(), a.load(c.File)); err != nil {
 		return nil, fmt.Errorf("the users of basicauth: %w", err)
@@ -77,15 +81,30 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 			return
 		}
 		user, password, ok := r.BasicAuth()
-		if !ok || len(r.Header.Values("Authorization")) != 1 || !a.check(r, user, password) {
-			w.Header().Set("WWW-Authenticate", a.realm)
-			gateway.Fail(w, r, gateway.NewProblem(http.StatusUnauthorized, "a user and a password are needed"))
+		if !ok || len(r.Header.Values("Authorization")) != 1 {
+			a.refuse(w, r, "a user and a password are needed")
 			return
 		}
-		gateway.Of(r).SetMetadata("user", user)
-		next.ServeHTTP(w, r)
+		switch right, checked := a.check(r, user, password); {
+		case !checked:
+			w.Header().Set("Retry-After", "1")
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusServiceUnavailable, "too many passwords are to be checked: try again"))
+		case !right:
+			a.refuse(w, r, "the user or the password is wrong")
+		default:
+			gateway.Of(r).SetMetadata("user", user)
+			next.ServeHTTP(w, r)
+		}
 	})
 }
+
+func (a *Auth) refuse(w http.ResponseWriter, r *http.Request, why string) {
+	w.Header().Set("WWW-Authenticate", a.realm)
+	gateway.Fail(w, r, gateway.NewProblem(http.StatusUnauthorized, "%s", why))
+}
+
+// maxWaiting is a few seconds of checking: who guesses passwords does not keep others out for longer.
+const maxWaiting = 64
 
 // users are the content of the file, and who has shown the right password since it was read.
 type users struct {
@@ -95,27 +114,33 @@ type users struct {
 	known  sync.Map // user → [32]byte, of the right password, keyed: at most one for each user
 }
 
-func (a *Auth) check(r *http.Request, user, password string) bool {
+func (a *Auth) check(r *http.Request, user, password string) (right, checked bool) {
 	u := a.users.Load()
 	sum := u.sum(user, password)
 	if known, ok := u.known.Load(user); ok && hmac.Equal(known.([]byte), sum) {
-		return true
+		return true, true
 	}
 	hash, known := u.hashes[user]
 	if !known {
 		hash = u.nobody
 	}
 	select {
+	case a.queue <- struct{}{}:
+		defer func() { <-a.queue }()
+	default:
+		return false, false
+	}
+	select {
 	case a.busy <- struct{}{}:
 		defer func() { <-a.busy }()
 	case <-r.Context().Done():
-		return false
+		return false, false
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
-		return false
+		return false, true
 	}
 	u.known.Store(user, sum)
-	return true
+	return true, true
 }
 
 // sum lets a password that was right be known again without being kept.

@@ -115,6 +115,31 @@ func TestManyAtOnce(t *testing.T) {
 	all.Wait()
 }
 
+// TestGuessesDoNotQueueForEver sends more passwords at once than may wait: some are told to come again, and none of them waits
+// for all others.
+func TestGuessesDoNotQueueForEver(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), 6)
+	require.NoError(t, err)
+	write(t, file, "ada:"+string(hash)+"\n")
+	ask := protect(t, file)
+	codes := make(chan int, 300)
+	var all sync.WaitGroup
+	for range cap(codes) {
+		all.Go(func() { code, _ := ask("/", "ada", "wrong"); codes <- code })
+	}
+	all.Wait()
+	close(codes)
+	count := map[int]int{}
+	for code := range codes {
+		count[code]++
+	}
+	require.Positive(t, count[503], count)
+	require.GreaterOrEqual(t, count[401], 64, count)
+	code, _ := ask("/", "ada", "secret")
+	require.Equal(t, 200, code)
+}
+
 func TestRefusesToStart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
 	for text, want := range map[string]string{
