@@ -4,8 +4,8 @@
 //	micro gateway --gateway-middleware=jwt,router --middleware-jwt-jwks=https://login.example.com/keys \
 //	    --middleware-jwt-issuer=https://login.example.com --middleware-jwt-audience=shop
 //
-// The keys come from a URL (a JWK set, fetched again every hour, and when a token names a key that is not in it), from a file,
-// or are one shared secret. A token must not have expired, and must be for the audience. Services find the token's subject in
+// The keys come from a URL (a JWK set, fetched again every hour, and when a token names a key that is not in it; until it could be
+// fetched, requests with a token are answered with 503), from a file, or are one shared secret. A token must not have expired, and must be for the audience. Services find the token's subject in
 // the metadata "user", and claims that are asked for in "claim-NAME".
 package jwt
 
@@ -86,6 +86,7 @@ var (
 type Auth struct {
 	parser *jwt.Parser
 	key    jwt.Keyfunc
+	keys   keyfunc.Keyfunc // those of a URL; nil: they are there from the start
 	claims []string
 	public []string
 	stop   context.CancelFunc
@@ -107,7 +108,7 @@ func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
 	case c.KeyFile != "":
 		a.key, err = fromFile(c.KeyFile)
 	default:
-		a.key, err = fromURL(ctx, env, c.JWKS)
+		a.key, a.keys, err = fromURL(ctx, env, c.JWKS)
 	}
 	if err != nil {
 		stop()
@@ -122,26 +123,45 @@ func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
 	return a, nil
 }
 
-func fromURL(ctx context.Context, env *plugin.Env, address string) (jwt.Keyfunc, error) {
+func fromURL(ctx context.Context, env *plugin.Env, address string) (jwt.Keyfunc, keyfunc.Keyfunc, error) {
 	later := true
+	shown := withoutSecrets(address)
 	k, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{address}, keyfunc.Override{
 		HTTPTimeout:               10 * time.Second,
 		RefreshInterval:           time.Hour,
 		NoErrorReturnFirstHTTPReq: &later,
 		RefreshUnknownKID:         rate.NewLimiter(rate.Every(10*time.Second), 1),
-		RateLimitWaitMax:          time.Millisecond, // who names unknown keys does not make others wait
-		RefreshErrorHandlerFunc: func(u string) func(context.Context, error) {
+		RateLimitWaitMax:          3 * time.Second, // bounds fetching, too; who names an unknown key waits no longer
+		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
 			return func(_ context.Context, err error) {
 				if ctx.Err() == nil {
-					env.Logger().Warn("cannot fetch the keys that tokens are signed with; those that are there stay", "url", u, "error", err)
+					env.Logger().Warn("cannot fetch the keys that tokens are signed with; those that are there stay", "url", shown, "error", reasonOf(err))
 				}
 			}
 		},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("%s: %w", shown, reasonOf(err))
 	}
-	return k.Keyfunc, nil
+	return k.Keyfunc, k, nil
+}
+
+// withoutSecrets leaves out what may be one: a password, and the query.
+func withoutSecrets(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + u.Path
+}
+
+// reasonOf is err without the URL, which net/http repeats.
+func reasonOf(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }
 
 func fromFile(file string) (jwt.Keyfunc, error) {
@@ -187,14 +207,30 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 			return
 		}
 		claims, err := a.verify(r)
-		if err != nil {
-			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		switch {
+		case err == nil:
+			a.tell(gateway.Of(r), claims)
+			next.ServeHTTP(w, r)
+		case errors.Is(err, jwt.ErrTokenUnverifiable) && !a.hasKeys(r.Context()):
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusServiceUnavailable, "tokens cannot be verified yet: the gateway could not fetch the keys"))
+		default:
+			challenge := `Bearer error="invalid_token"`
+			if errors.Is(err, errNoToken) {
+				challenge = "Bearer" // RFC 6750, 3: no code where there was no token
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusUnauthorized, "%s", reason(err)))
-			return
 		}
-		a.tell(gateway.Of(r), claims)
-		next.ServeHTTP(w, r)
 	})
+}
+
+// hasKeys says whether keys could be fetched.
+func (a *Auth) hasKeys(ctx context.Context) bool {
+	if a.keys == nil {
+		return true
+	}
+	all, err := a.keys.VerificationKeySet(ctx)
+	return err == nil && len(all.Keys) > 0
 }
 
 var errNoToken = errors.New("no token")
@@ -209,8 +245,29 @@ func (a *Auth) verify(r *http.Request) (jwt.MapClaims, error) {
 		return nil, errNoToken
 	}
 	claims := jwt.MapClaims{}
-	_, err := a.parser.ParseWithClaims(strings.TrimSpace(token), claims, a.key)
-	return claims, err
+	parsed, err := a.parser.ParseWithClaims(strings.TrimSpace(token), claims, a.key)
+	if err != nil {
+		return nil, err
+	}
+	return claims, understood(parsed.Header, claims)
+}
+
+// understood refuses what the library passes over: extensions that a token says are critical (RFC 7515, 4.1.11), times
+// beyond the year 9999, which do not fit into a time, and a subject that is no text.
+func understood(header map[string]any, claims jwt.MapClaims) error {
+	if _, ok := header["crit"]; ok {
+		return fmt.Errorf("%w: it has critical extensions", jwt.ErrTokenMalformed)
+	}
+	const year9999 = 253402300799
+	for _, name := range []string{"exp", "nbf", "iat"} {
+		if v, ok := claims[name].(float64); ok && (v > year9999 || v < 0) {
+			return fmt.Errorf("%w: %s is no time", jwt.ErrTokenMalformed, name)
+		}
+	}
+	if _, err := claims.GetSubject(); err != nil {
+		return fmt.Errorf("%w: sub is no text", jwt.ErrTokenMalformed)
+	}
+	return nil
 }
 
 // reason is for the one who sent the token: what is wrong, and nothing of what is in it.

@@ -1,6 +1,7 @@
 package jwt_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -71,7 +73,7 @@ func protect(t *testing.T, c gwjwt.Config) func(path, authorization string) (int
 		m.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
 		var p gateway.Problem
 		if w.Code != http.StatusOK {
-			require.Contains(t, w.Header().Get("WWW-Authenticate"), "Bearer")
+			require.Equal(t, w.Code == http.StatusUnauthorized, strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Bearer"))
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p))
 		}
 		return w.Code, p.Detail, info.Metadata()
@@ -88,20 +90,28 @@ func TestClaims(t *testing.T) {
 	require.Equal(t, map[string]string{"user": "ada", "claim-roles": `["a","b"]`, "claim-iss": "me", "claim-missing": ""}, told)
 	code, _, _ = ask("/open/x", "")
 	require.Equal(t, 200, code)
+	critical := jwt.NewWithClaims(jwt.SigningMethodHS256, fine())
+	critical.Header["crit"] = []string{"b64"}
+	withCrit, err := critical.SignedString([]byte(secret))
+	require.NoError(t, err)
 	for name, c := range map[string]struct{ authorization, want string }{
-		"nothing":         {"", "a token is needed"},
-		"another scheme":  {"Basic x", "a token is needed"},
-		"no JWT":          {"Bearer x", "malformed"},
-		"expired":         {hs(with("exp", time.Now().Add(-time.Minute).Unix())), "has expired"},
-		"never expires":   {hs(with("exp", nil)), "lacks a claim"},
-		"not yet":         {hs(with("nbf", time.Now().Add(time.Minute).Unix())), "not valid yet"},
-		"another's":       {hs(with("aud", "bank")), "is not for this gateway"},
-		"nobody's":        {hs(with("aud", nil)), "lacks a claim"},
-		"another issuer":  {hs(with("iss", "you")), "not from an issuer"},
-		"another secret":  {"Bearer " + sign(t, jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), "", fine()), "not signed by anybody"},
-		"alg none":        {"Bearer " + sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", fine()), "not signed by anybody"},
-		"cut":             {strings.TrimSuffix(hs(fine()), "x")[:60], "malformed"},
-		"two in one line": {hs(fine()) + "," + hs(fine())[7:], "malformed"},
+		"critical":          {"Bearer " + withCrit, "malformed"},
+		"never, as it were": {hs(with("nbf", 1e300)), "malformed"},
+		"for ever":          {hs(with("exp", 1e300)), "has expired"},
+		"no subject":        {hs(with("sub", 5)), "malformed"},
+		"nothing":           {"", "a token is needed"},
+		"another scheme":    {"Basic x", "a token is needed"},
+		"no JWT":            {"Bearer x", "malformed"},
+		"expired":           {hs(with("exp", time.Now().Add(-time.Minute).Unix())), "has expired"},
+		"never expires":     {hs(with("exp", nil)), "lacks a claim"},
+		"not yet":           {hs(with("nbf", time.Now().Add(time.Minute).Unix())), "not valid yet"},
+		"another's":         {hs(with("aud", "bank")), "is not for this gateway"},
+		"nobody's":          {hs(with("aud", nil)), "lacks a claim"},
+		"another issuer":    {hs(with("iss", "you")), "not from an issuer"},
+		"another secret":    {"Bearer " + sign(t, jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), "", fine()), "not signed by anybody"},
+		"alg none":          {"Bearer " + sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", fine()), "not signed by anybody"},
+		"cut":               {strings.TrimSuffix(hs(fine()), "x")[:60], "malformed"},
+		"two in one line":   {hs(fine()) + "," + hs(fine())[7:], "malformed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, why, _ := ask("/", c.authorization)
@@ -184,10 +194,32 @@ func TestIssuerThatIsAwayLetsNobodyIn(t *testing.T) {
 	i.away.Store(true)
 	ask := protect(t, gwjwt.Config{JWKS: i.URL})
 	token := "Bearer " + sign(t, jwt.SigningMethodRS256, i.keys["one"], "one", fine())
-	code, _, _ := ask("/", token)
+	code, why, _ := ask("/", token)
+	require.Equal(t, 503, code, "it is not the client's fault")
+	require.Contains(t, why, "could not fetch the keys")
+	code, _, _ = ask("/", "")
 	require.Equal(t, 401, code)
 	i.away.Store(false)
 	require.Eventually(t, func() bool { code, _, _ := ask("/", token); return code == 200 }, 30*time.Second, 50*time.Millisecond)
+}
+
+// TestNoSecretsInTheLog: neither a password in the URL nor its query.
+func TestNoSecretsInTheLog(t *testing.T) {
+	var log bytes.Buffer
+	settings, err := plugin.NewLoader(plugin.NewCatalog()).Load(nil)
+	require.NoError(t, err)
+	host := settings.Open(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))
+	defer host.Close()
+	i := newIssuer(t)
+	i.Close()
+	address := strings.Replace(i.URL, "http://", "http://user:s3cret@", 1) + "/keys?token=t0ken"
+	m, err := gwjwt.New(host.Env(), gwjwt.Config{JWKS: address, Audience: []string{"shop"}})
+	require.NoError(t, err)
+	require.NoError(t, m.(*gwjwt.Auth).Close())
+	require.Contains(t, log.String(), "cannot fetch the keys")
+	require.Contains(t, log.String(), "/keys")
+	require.NotContains(t, log.String(), "s3cret")
+	require.NotContains(t, log.String(), "t0ken")
 }
 
 func TestKeySetInAFile(t *testing.T) {
