@@ -24,6 +24,10 @@ const (
 	mirrorTimeout = 10 * time.Second // for one
 )
 
+// notCopied are headers that copies do not have: nobody waits to go on with the body, and what becomes of a copy is not in
+// the trace of the request.
+var notCopied = []string{"Expect", "Traceparent", "Tracestate", "X-Amzn-Trace-Id"}
+
 // due spreads the copies evenly.
 func (mi *mirror) due() bool {
 	n := mi.seen.Add(1)
@@ -85,7 +89,9 @@ func (m *Router) mirror(x *exchange) {
 	if r.ContentLength = int64(len(body)); len(body) > 0 {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	r.Header.Del("Expect")
+	for _, name := range notCopied {
+		delete(r.Header, name)
+	}
 	m.work.Go(func() {
 		defer func() { <-m.mirrors }()
 		defer cancel()
