@@ -1,7 +1,6 @@
 package clientip_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -10,7 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/gateway/clientip"
+	"github.com/plugmicro/micro/internal/logtest"
 )
 
 func header(t testing.TB, h *proxyproto.Header) string {
@@ -63,7 +63,7 @@ func proxyForms(t testing.TB) map[string]struct{ header, want string } {
 		"v1, UDP":                     {"PROXY UDP4 203.0.113.7 192.0.2.1 1 80\r\n", closed},
 		"v1, a port too high":         {"PROXY TCP4 203.0.113.7 192.0.2.1 70000 80\r\n", closed},
 		"v1, more than is":            {"PROXY TCP4 203.0.113.7 192.0.2.1 1 80 x\r\n", closed},
-		"v1, too long":                {"PROXY TCP4 " + string(bytes.Repeat([]byte("1"), 200)) + "\r\n", closed},
+		"v1, too long":                {"PROXY TCP4 " + strings.Repeat("1", 200) + "\r\n", closed},
 		"v2, an unknown version":      {good[:12] + "\x31" + good[13:], closed},
 		"v2, an unknown command":      {good[:12] + "\x2f" + good[13:], closed},
 		"v2, an unknown family":       {good[:13] + "\x13" + good[14:], closed},
@@ -182,7 +182,7 @@ func TestTLSAboveTheHeader(t *testing.T) {
 func TestRefusedHeadersAreLogged(t *testing.T) {
 	who, err := clientip.New(clientip.Settings{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true})
 	require.NoError(t, err)
-	var out buffer
+	var out logtest.Buffer
 	who.Log = slog.New(slog.NewTextHandler(&out, nil))
 	l := listen(t, "tcp", "127.0.0.1:0")
 	srv := &http.Server{Handler: answer(who)}
@@ -193,9 +193,9 @@ func TestRefusedHeadersAreLogged(t *testing.T) {
 	}
 	require.NoError(t, srv.Close())
 	<-done
-	require.Equal(t, 1, bytes.Count(out.bytes(), []byte("connection refused")), "strangers must not fill the log")
-	require.Contains(t, string(out.bytes()), "peer=127.0.0.1:")
-	require.Contains(t, string(out.bytes()), "signature not present")
+	require.Equal(t, 1, strings.Count(out.String(), "connection refused"), "strangers must not fill the log")
+	require.Contains(t, out.String(), "peer=127.0.0.1:")
+	require.Contains(t, out.String(), "signature not present")
 }
 
 func TestWithoutProxyProtocolTheListenerIsAsItWas(t *testing.T) {
@@ -204,22 +204,4 @@ func TestWithoutProxyProtocolTheListenerIsAsItWas(t *testing.T) {
 	l := listen(t, "tcp", "127.0.0.1:0")
 	defer l.Close()
 	require.Equal(t, l, who.Listener(l))
-}
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) bytes() []byte {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return bytes.Clone(b.b.Bytes())
 }

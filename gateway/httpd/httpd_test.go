@@ -2,7 +2,6 @@ package httpd
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 
 	_ "github.com/plugmicro/micro/defaults"
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 )
@@ -28,29 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // soon bounds waiting for what must come.
 const soon = 20 * time.Second
 
-// logs is what a gateway logged.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // running is a gateway of a test, on ports of its own, with a registry of its own.
 type running struct {
 	*Gateway
 	t        testing.TB
-	logs     *logs
+	logs     *logtest.Buffer
 	registry registry.Registry
 	client   *http.Client
 }
@@ -96,7 +77,7 @@ func start(t testing.TB, changes ...change) *running {
 	}
 	settings, loaded, err := load(t, s)
 	require.NoError(t, err)
-	r := &running{t: t, logs: &logs{}, client: &http.Client{Transport: &http.Transport{}}}
+	r := &running{t: t, logs: new(logtest.Buffer), client: &http.Client{Transport: &http.Transport{}}}
 	log := slog.New(slog.NewTextHandler(r.logs, nil))
 	host := loaded.Open(context.Background(), log)
 	r.Gateway, err = Start(t.Context(), host, settings, log)

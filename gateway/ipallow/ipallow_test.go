@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/clientip"
 	"github.com/plugmicro/micro/gateway/ipallow"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -324,7 +324,7 @@ func TestReload(t *testing.T) {
 	require.False(t, passes(m, "10.0.0.1", "a", "/"))
 	require.False(t, passes(m, "10.0.0.2", "a", "/accounts/X"))
 
-	var log buffer
+	var log logtest.Buffer
 	file = write(t, "allow: [10.0.0.1]")
 	l := plugin.NewLoader(plugin.Linked)
 	require.NoError(t, l.Parse([]string{"--gateway-middleware=ipwhitelist", "--middleware-ipwhitelist-file=" + file}))
@@ -365,7 +365,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestDryRun(t *testing.T) {
-	var log buffer
+	var log logtest.Buffer
 	l := plugin.NewLoader(plugin.Linked)
 	file := write(t, "services: [{service: accounts, deny: [10.0.0.2]}]")
 	require.NoError(t, l.Parse([]string{"--gateway-middleware=ipallow", "--middleware-ipallow-dry-run", "--middleware-ipallow-allow=10.0.0.1,10.0.0.2", "--middleware-ipallow-file=" + file}))
@@ -636,28 +636,4 @@ func prefixes(t testing.TB, n int) []netip.Addr {
 		}
 	}
 	return list
-}
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func (b *buffer) Reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b.Reset()
 }
