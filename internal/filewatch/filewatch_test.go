@@ -1,13 +1,11 @@
 package filewatch_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plugmicro/micro/internal/filewatch"
+	"github.com/plugmicro/micro/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,26 +39,8 @@ func (r reader) wait(t *testing.T, want string) {
 	}
 }
 
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func follow(t *testing.T, file string) (reader, *buffer) {
-	r, log := reader{make(chan string, 10)}, new(buffer)
+func follow(t *testing.T, file string) (reader, *logtest.Buffer) {
+	r, log := reader{make(chan string, 10)}, new(logtest.Buffer)
 	w, err := filewatch.Follow(file, slog.New(slog.NewTextHandler(log, nil)), r.load)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()); require.NoError(t, w.Close()) })
