@@ -26,7 +26,7 @@ import (
 
 // Plugins is the kind: --gateway-middleware, MICRO_GATEWAY_MIDDLEWARE.
 var Plugins = plugin.NewKind[Middleware]("middleware", plugin.Many(), plugin.ChosenBy("gateway-middleware"),
-	plugin.KindDoc("what the gateway does to a request, in this order"),
+	plugin.KindDoc("does something to the gateway's requests, one after the other"),
 	plugin.Known("basicauth", "cors", "gzip", "headers", "ipallow", "jwt", "ratelimit", "recover", "router"))
 
 // Middleware is one link of the chain. One that holds resources also implements io.Closer, and is closed when no request
