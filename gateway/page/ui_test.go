@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp/kb"
@@ -290,6 +291,8 @@ func TestPlugins(t *testing.T) {
 	type config struct {
 		Password plugin.Secret `help:"the password"`
 		Address  string        `default:"127.0.0.1"`
+		Patience time.Duration `default:"5s" help:"how long it waits"`
+		Colour   string        `help:"of the paint"`
 	}
 	type thing interface{ Thing() }
 	catalog := plugin.NewCatalog()
@@ -310,6 +313,22 @@ func TestPlugins(t *testing.T) {
 	b.sees("flag --thing-password")
 	b.sees("Also linked: two")
 	require.NotContains(t, value[string](b, "document.documentElement.outerHTML"), "hunter2")
+
+	shown := `[...document.querySelectorAll(".kind th[scope=row] code")].filter((e) => e.checkVisibility()).map((e) => e.textContent)`
+	require.Equal(t, []string{"thing-password", "thing-address"}, value[[]string](b, shown), "what was set, by the names that one sets it by")
+	b.sees("2 of 5 settings set")
+	b.click(".defaults > summary")
+	b.sees("thing-patience")
+	require.Equal(t, []string{"thing-password", "thing-address", "thing-patience", "thing-colour"}, value[[]string](b, shown))
+	b.click(".defaults > summary")
+	b.write(".filter input", "waits")
+	b.sees("1 of 5 settings")
+	require.Equal(t, []string{"thing-patience"}, value[[]string](b, shown), "what is looked for is found among the defaults too")
+	b.press(" nowhere")
+	b.sees("0 of 5 settings")
+	require.Empty(t, value[[]string](b, shown))
+	value[any](b, `((e) => { e.value = ""; e.dispatchEvent(new Event("input")); })(document.querySelector(".filter input"))`)
+	require.Equal(t, []string{"thing-password", "thing-address"}, value[[]string](b, shown))
 	b.clean()
 }
 
