@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -14,7 +15,8 @@ import (
 
 // TLS is how every plugin is told about TLS: as a field of its settings it gives tls-enable, tls-ca, tls-cert, tls-key,
 // tls-server-name and tls-insecure. The files are checked when the settings are loaded. Certificates are verified, and
-// TLS 1.2 is the least. A certificate that is replaced on disk is taken up by new connections.
+// TLS 1.2 is the least. A certificate that is replaced on disk is taken up by new connections; slog.Default is told of it,
+// and of one that cannot be used, in whose place the one before stays in use.
 type TLS struct {
 	Enable     bool   `help:"use TLS; any other tls option turns it on too"`
 	CA         string `help:"file with the certificates of the authorities to trust, PEM; default: those of the system"`
@@ -141,6 +143,13 @@ type certificate struct {
 	current *tls.Certificate
 	version [2]fileVersion
 	checked time.Time
+	refused refusal // what slog.Default was told last; zero: all is well
+}
+
+// refusal is files that could not be used, and why.
+type refusal struct {
+	version [2]fileVersion
+	reason  string
 }
 
 type fileVersion struct {
@@ -158,13 +167,27 @@ func (c *certificate) get() *tls.Certificate {
 	}
 	c.checked = time.Now()
 	version := c.stat()
-	if version == c.version {
+	if version == c.version && c.refused == (refusal{}) {
 		return c.current
 	}
-	if cert, err := c.load(); err == nil {
-		c.current, c.version = cert, version
+	cert, err := c.load()
+	if err != nil {
+		c.refuse(refusal{version, err.Error()})
+		return c.current
 	}
+	c.current, c.version, c.refused = cert, version, refusal{}
+	slog.Info("the certificate on disk is in use", "tls-cert", c.certFile, "until", cert.Leaf.NotAfter)
 	return c.current
+}
+
+// refuse tells once of files that cannot be used.
+func (c *certificate) refuse(r refusal) {
+	if r == c.refused {
+		return
+	}
+	c.refused = r
+	slog.Warn("the changed certificate on disk cannot be used: the one before stays in use",
+		"tls-cert", c.certFile, "tls-key", c.keyFile, "error", r.reason, "until", c.current.Leaf.NotAfter)
 }
 
 func (c *certificate) stat() (v [2]fileVersion) {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -209,6 +212,18 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	cert, key := a.issue(t, dir, "own", from, to)
 	c, err := TLS{Cert: cert, Key: key}.own()
 	require.NoError(t, err)
+	var written bytes.Buffer
+	before, out, flags := slog.Default(), log.Writer(), log.Flags()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&written, nil)))
+	defer func() {
+		slog.SetDefault(before)
+		log.SetOutput(out)
+		log.SetFlags(flags)
+	}()
+	logged := func() string {
+		defer written.Reset()
+		return written.String()
+	}
 	first := c.get()
 	later := func() *tls.Certificate { // as if a second had passed
 		c.mu.Lock()
@@ -219,13 +234,39 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	require.Same(t, first, later(), "the files did not change")
 
 	require.NoError(t, os.WriteFile(cert, []byte("half written"), 0o600))
+	require.Empty(t, logged())
 	require.Same(t, first, later(), "what cannot be used does not replace what can")
+	text := logged()
+	require.Contains(t, text, "level=WARN")
+	require.Contains(t, text, "tls-cert="+cert)
+	require.Contains(t, text, "there is no certificate in PEM in it")
+	require.Same(t, first, later())
+	require.Empty(t, logged(), "it is told once")
 	require.NoError(t, os.Remove(key))
 	require.Same(t, first, later())
+	require.Contains(t, logged(), "level=WARN", "there is something else wrong")
+	require.NoError(t, os.WriteFile(cert, []byte("written by halves"), 0o600))
+	require.Same(t, first, later())
+	require.Contains(t, logged(), "level=WARN", "that is new, too")
 
 	a.issue(t, dir, "own", from, to)
 	require.Same(t, first, c.get(), "not looked at again within a second")
 	second := later()
+	text = logged()
+	require.Contains(t, text, "level=INFO")
+	require.NotContains(t, text, "level=WARN")
 	require.NotEqual(t, first.Leaf.SerialNumber, second.Leaf.SerialNumber)
 	require.Same(t, second, later())
+	require.Empty(t, logged())
+
+	good, err := os.Stat(cert)
+	require.NoError(t, err)
+	kept := cert + ".kept"
+	require.NoError(t, os.Rename(cert, kept))
+	require.Same(t, second, later())
+	require.Contains(t, logged(), "level=WARN")
+	require.NoError(t, os.Rename(kept, cert))
+	require.NoError(t, os.Chtimes(cert, good.ModTime(), good.ModTime()))
+	require.Equal(t, second.Leaf.SerialNumber, later().Leaf.SerialNumber)
+	require.Contains(t, logged(), "level=INFO", "all is well again, though nothing has changed in the end")
 }

@@ -65,6 +65,9 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 		g.closeListeners()
 		return nil, errors.Join(err, b.Close())
 	}
+	if config != nil && manager == nil {
+		g.metrics.watchCertificate(config)
+	}
 	b.await(ctx)
 	g.serve(config, manager)
 	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -118,7 +120,8 @@ func TestTLS(t *testing.T) {
 
 func TestCertificateIsReplaced(t *testing.T) {
 	ours := testcert.New(t)
-	own, next := ours.TLS(), ours.TLS(func(c *x509.Certificate) { c.Subject.CommonName = "next" })
+	end := time.Now().Add(30 * time.Minute)
+	own, next := ours.TLS(), ours.TLS(func(c *x509.Certificate) { c.Subject.CommonName, c.NotAfter = "next", end })
 	g := start(t, withArgs("--gateway-tls-cert="+own.Cert, "--gateway-tls-key="+own.Key))
 	config, err := own.Client()
 	require.NoError(t, err)
@@ -135,6 +138,12 @@ func TestCertificateIsReplaced(t *testing.T) {
 		require.NoError(t, os.WriteFile(to, data, 0o600))
 	}
 	g.eventually("the new certificate", func() bool { return name() == "next" })
+	until := func() string {
+		v, err := strconv.ParseFloat(g.metric("micro_gateway_certificate_expiry_timestamp_seconds"), 64)
+		require.NoError(t, err)
+		return time.Unix(int64(v), 0).UTC().Format(time.RFC3339)
+	}
+	require.Equal(t, end.UTC().Format(time.RFC3339), until())
 }
 
 func TestMutualTLS(t *testing.T) {

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"crypto/tls"
 	"maps"
 	"net/http"
 	"strconv"
@@ -72,6 +73,20 @@ func newMetrics() *metrics {
 	m.registry.MustRegister(m.requests, m.duration, m.inFlight, m.received, m.sent, m.clientGone, m.panics, m.connections, m.waited,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// watchCertificate shows how long the certificate is good that config has from files. Asking for it also finds out whether
+// the files have changed.
+func (m *metrics) watchCertificate(config *tls.Config) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "micro_gateway_certificate_expiry_timestamp_seconds", Help: "Until when the certificate is good that clients are shown, in seconds since 1970.",
+	}, func() float64 {
+		cert, err := config.GetCertificate(&tls.ClientHelloInfo{})
+		if err != nil || cert.Leaf == nil {
+			return 0
+		}
+		return float64(cert.Leaf.NotAfter.Unix())
+	}))
 }
 
 // observe counts a request.
