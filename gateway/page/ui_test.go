@@ -266,6 +266,22 @@ func TestLostConnection(t *testing.T) {
 	b.clean("ERR_")
 }
 
+// TestNothingIsKnownWithoutConnection holds that nodes are not shown as reachable by what was known once.
+func TestNothingIsKnownWithoutConnection(t *testing.T) {
+	r := newRig(t)
+	r.start("greeter", "1", 2, Greeter{})
+	b := r.open("#/s/greeter")
+	b.sees("2 registered, 2 reachable")
+	r.hangUp()
+	b.sees("Connection lost, trying again…")
+	b.sees("2 registered when the connection was lost")
+	require.Equal(t, []string{"not known any more", "not known any more"}, value[[]string](b, `[...document.querySelectorAll("td.reach")].map((e) => e.textContent)`))
+	require.Zero(t, value[int](b, `document.querySelectorAll("main .good").length`))
+	r.serve()
+	b.sees("2 registered, 2 reachable")
+	b.clean("ERR_")
+}
+
 func TestManyServices(t *testing.T) {
 	r := newRig(t)
 	for i := range 200 {

@@ -5,7 +5,7 @@ import { view as eventsView } from "./events.js";
 import { view as pluginsView } from "./plugins.js";
 import { view as servicesView } from "./services.js";
 
-const state = { services: new Map(), ready: false, about: null };
+const state = { services: new Map(), ready: false, about: null, lost: false };
 const main = document.getElementById("main");
 const link = document.getElementById("link");
 const views = { services: servicesView(state), events: eventsView(state), plugins: pluginsView(state) };
@@ -49,6 +49,13 @@ function linkIs(kind, text) {
 	setText(link.querySelector(".text"), text);
 }
 
+/** lose says that what is shown may not be so any more. */
+function lose(text) {
+	linkIs("bad", text);
+	state.lost = true;
+	shown?.update();
+}
+
 function take(change) {
 	if (change.all) state.services.clear();
 	for (const name of change.gone ?? []) state.services.delete(name);
@@ -57,6 +64,7 @@ function take(change) {
 		state.services.set(s.name, s);
 	}
 	state.ready = change.ready;
+	state.lost = false;
 	shown?.update();
 }
 
@@ -84,8 +92,8 @@ function connect() {
 			}
 			take(change);
 		},
-		lost: () => linkIs("bad", "Connection lost, trying again…"),
-		refused: (p) => linkIs("bad", `Refused: ${p.detail ?? p.title}`),
+		lost: () => lose("Connection lost, trying again…"),
+		refused: (p) => lose(`Refused: ${p.detail ?? p.title}`),
 	});
 }
 

@@ -137,6 +137,7 @@ function one(name, state) {
 	const rows = new Map(); // by node
 	const panels = new Map(); // by endpoint
 	let probes = {};
+	let lost = false; // so was the connection, when it was last looked at
 	let timer = 0;
 	let left = false;
 
@@ -158,7 +159,9 @@ function one(name, state) {
 		arrange(endpoints, merged(s).map((e) => panel(e, s)));
 		noEndpoints.hidden = endpoints.childElementCount > 0;
 		showHealth(nodes);
-		if (!timer) probe();
+		const back = lost && !state.lost;
+		lost = state.lost;
+		if (!timer || back) probe();
 	}
 
 	const keyOf = (n) => `${n.id} ${n.version}`;
@@ -180,13 +183,14 @@ function one(name, state) {
 	}
 
 	function showHealth(nodes) {
+		if (state.lost) probes = {}; // nothing is known until there are new ones
 		let bad = 0;
 		let known = 0;
 		for (const r of rows.values()) {
 			const p = probes[r.id];
 			if (p) known++;
 			if (p && !p.reachable) bad++;
-			const text = !state.about?.health ? "not probed" : !p ? "…" : p.reachable ? `reachable in ${duration(p.ms)}` : "not reachable";
+			const text = !state.about?.health ? "not probed" : state.lost ? "not known any more" : !p ? "…" : p.reachable ? `reachable in ${duration(p.ms)}` : "not reachable";
 			if (r.shown !== text + (p?.error ?? "")) {
 				r.shown = text + (p?.error ?? "");
 				r.reach.replaceChildren(h("span", { class: p ? (p.reachable ? "good" : "bad") : "hint" }, h("span", { class: "dot" }), text),
@@ -194,21 +198,21 @@ function one(name, state) {
 			}
 		}
 		const total = nodes?.length ?? rows.size;
-		setText(health, `${total} registered${known ? `, ${known - bad} reachable` : ""}`);
+		setText(health, state.lost ? `${total} registered when the connection was lost` : `${total} registered${known ? `, ${known - bad} reachable` : ""}`);
 	}
 
 	async function probe() {
 		if (!state.about?.health) return;
+		clearTimeout(timer);
 		timer = setTimeout(probe, probing);
 		if (document.hidden) return;
 		try {
 			const response = await fetch(`api/health?service=${encodeURIComponent(name)}`, { cache: "no-store" });
-			if (!response.ok || left) return;
-			probes = (await response.json()).nodes;
-			if (!left) showHealth();
+			probes = response.ok ? (await response.json()).nodes : {};
 		} catch {
-			// the connection's state is shown at the top
+			probes = {}; // the connection's state is shown at the top
 		}
+		if (!left) showHealth();
 	}
 
 	function panel(e, s) {
