@@ -101,6 +101,14 @@ func (s *Settings) Validate() error {
 	case s.MaxConnections < 1:
 		wrong("max-connections %d: want at least 1", s.MaxConnections)
 	}
+	if len(s.Services) == 0 {
+		wrong("services: it is empty, which could mean all or none: name those that are to be reached, or write * for all")
+	}
+	for _, pattern := range s.Services {
+		if name := strings.TrimSuffix(pattern, "*"); strings.Contains(name, "*") || pattern == "" {
+			wrong("services %q: want a name, or the beginning of names and one * at its end", pattern)
+		}
+	}
 	return errors.Join(append(errs, s.checkTLS()...)...)
 }
 

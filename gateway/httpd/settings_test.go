@@ -48,6 +48,9 @@ func TestSettingsThatAreWrong(t *testing.T) {
 		"no bodies":                   {[]string{"--gateway-max-body=0"}, "max-body"},
 		"no heads":                    {[]string{"--gateway-max-header=10"}, "max-header"},
 		"calls that take too long":    {[]string{"--gateway-call-timeout=1h"}, "call-timeout 1h0m0s is longer than max-call-timeout 5m0s"},
+		"no services":                 {[]string{"--gateway-services="}, "services: it is empty, which could mean all or none: name those"},
+		"a star in a name":            {[]string{"--gateway-services=shop,a*b"}, `services "a*b": want a name, or the beginning of names and one * at its end`},
+		"two stars":                   {[]string{"--gateway-services=a**"}, `services "a**": want a name`},
 		"proxies that say nothing":    {[]string{"--gateway-trusted-proxies=10.0.0.0/8"}, "client-header"},
 	} {
 		t.Run(name, func(t *testing.T) {
