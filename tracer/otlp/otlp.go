@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,6 +107,11 @@ func (c Config) target() (target, error) {
 		return target{}, errors.New("endpoint: it begins with http://, but the tls options are set: write https://")
 	case c.Protocol == "grpc" && strings.Trim(u.Path, "/") != "":
 		return target{}, errors.New("endpoint: it has a path, which grpc has no use for")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return target{}, fmt.Errorf("endpoint: there is no port %s: want 1 to 65535", port)
+		}
 	}
 	t := target{host: u.Host, path: cmp.Or(u.Path, "/v1/traces"), secure: u.Scheme == "https"}
 	if u.Port() == "" {

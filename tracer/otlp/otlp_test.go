@@ -305,6 +305,8 @@ func TestSettings(t *testing.T) {
 		"sample-ratio 1.5":                      {"--tracer-sample-ratio=1.5"},
 		"queue-size 0":                          {"--tracer-queue-size=0"},
 		"endpoint: want host:port":              {"--tracer-endpoint=ftp://x"},
+		"endpoint: there is no port 99999":      {"--tracer-endpoint=http://x:99999"},
+		"endpoint: there is no port 0":          {"--tracer-endpoint=x:0", "--tracer-protocol=grpc"},
 		"endpoint: it has a user":               {"--tracer-endpoint=http://u:hunter2@x"},
 		"endpoint: it has a query":              {"--tracer-endpoint=http://x?key=hunter2"},
 		"endpoint: it begins with http://":      {"--tracer-endpoint=http://x", "--tracer-tls-enable"},
