@@ -27,7 +27,8 @@ var Plugins = plugin.NewKind[Tracer]("tracer", plugin.Optional(),
 	plugin.KindDoc("tells what a request caused, and where the time went"), plugin.Known("otlp", "stdout", "xray"))
 
 // Tracer makes spans and carries their context from process to process. All methods are safe for concurrent use, and
-// none waits for what the spans are sent to: what cannot be sent is dropped, counted and logged.
+// none waits for what the spans are sent to: what cannot be sent is dropped, counted and logged. One that also has
+// Dropped() int64, the count so far, has it shown in the gateway's /metrics.
 type Tracer interface {
 	// Provider makes tracers, which make spans.
 	Provider() trace.TracerProvider

@@ -68,6 +68,7 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 	if config != nil && manager == nil {
 		g.metrics.watchCertificate(config)
 	}
+	g.metrics.watchTracer(b.tracer)
 	b.await(ctx)
 	g.serve(config, manager)
 	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/plugmicro/micro/tracer"
 )
 
 // maxSeries bounds how many counters there are, whatever routes there are: what comes after that is of route "other".
@@ -87,6 +89,17 @@ func (m *metrics) watchCertificate(config *tls.Config) {
 		}
 		return float64(cert.Leaf.NotAfter.Unix())
 	}))
+}
+
+// watchTracer shows how many spans were lost, if t counts them.
+func (m *metrics) watchTracer(t tracer.Tracer) {
+	counting, ok := t.(interface{ Dropped() int64 })
+	if !ok {
+		return
+	}
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "micro_gateway_spans_dropped_total", Help: "Spans of the gateway that the tracer could not send.",
+	}, func() float64 { return float64(counting.Dropped()) }))
 }
 
 // observe counts a request.
