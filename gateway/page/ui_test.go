@@ -282,6 +282,25 @@ func TestNothingIsKnownWithoutConnection(t *testing.T) {
 	b.clean("ERR_")
 }
 
+func TestUnknownViews(t *testing.T) {
+	r := newRig(t)
+	r.start("greeter", "1", 1, Greeter{})
+	b := r.open("#/bogus/%3Cb%3E")
+	b.sees("There is no such view")
+	b.sees("#/bogus/%3Cb%3E")
+	require.Equal(t, "No such view · Micro gateway", value[string](b, "document.title"))
+	require.Zero(t, value[int](b, `document.querySelectorAll("nav [aria-current]").length`))
+	b.clickOn(`[...document.querySelectorAll("main a")].find((a) => a.textContent === "All services")`)
+	b.sees("Choose one")
+	b.show("#/bogus")
+	b.until(`document.activeElement.textContent === "There is no such view"`)
+	b.show("#/events")
+	b.sees("Topic")
+	b.show("#main")
+	b.sees("Topic")
+	b.clean()
+}
+
 func TestManyServices(t *testing.T) {
 	r := newRig(t)
 	for i := range 200 {

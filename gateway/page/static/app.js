@@ -1,5 +1,5 @@
 // The page: it follows the services, and shows the view that the address names.
-import { setText } from "./dom.js";
+import { h, setText } from "./dom.js";
 import { follow } from "./stream.js";
 import { view as eventsView } from "./events.js";
 import { view as pluginsView } from "./plugins.js";
@@ -8,14 +8,23 @@ import { view as servicesView } from "./services.js";
 const state = { services: new Map(), ready: false, about: null, lost: false };
 const main = document.getElementById("main");
 const link = document.getElementById("link");
-const views = { services: servicesView(state), events: eventsView(state), plugins: pluginsView(state) };
+const views = { services: servicesView(state), events: eventsView(state), plugins: pluginsView(state), none: noView() };
 let shown = null;
 
 /** route reads the address: #/, #/s/NAME, #/s/NAME/ENDPOINT, #/events, #/events/TOPIC, #/plugins. */
 function route() {
-	const [at = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decode);
+	if (location.hash === "#main") return ["services", []]; // the skip link's, in a new tab
+	const [at, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decode);
 	if (at === "events" || at === "plugins") return [at, rest];
-	return ["services", at === "s" ? rest : []];
+	if (at === "" || at === "s") return ["services", at ? rest : []];
+	return ["none", [location.hash]];
+}
+
+function noView() {
+	const at = h("code", {});
+	const element = h("div", { class: "empty" }, h("h1", { tabindex: -1 }, "There is no such view"),
+		h("p", {}, "This page has nothing at ", at, "."), h("p", {}, h("a", { href: "#/" }, "All services")));
+	return { element, show: (hash) => setText(at, hash), update() {}, leave() {}, title: () => "No such view" };
 }
 
 function decode(s) {
@@ -30,9 +39,8 @@ function show(focus) {
 	const [name, rest] = route();
 	const view = views[name];
 	if (shown && shown !== view) shown.leave();
-	for (const n of Object.keys(views)) {
-		const a = document.getElementById(`nav-${n}`);
-		if (n === name) a.setAttribute("aria-current", "page");
+	for (const a of document.querySelectorAll("nav a")) {
+		if (a.id === `nav-${name}`) a.setAttribute("aria-current", "page");
 		else a.removeAttribute("aria-current");
 	}
 	view.show(rest[0] ?? "", rest[1] ?? "");
@@ -41,7 +49,7 @@ function show(focus) {
 	document.title = `${view.title()} · Micro gateway`;
 	if (!focus) return;
 	scrollTo(0, 0);
-	(main.querySelector(".detail h1, .single h1") ?? main).focus({ preventScroll: true });
+	(main.querySelector(".detail h1, .single h1, .empty h1") ?? main).focus({ preventScroll: true });
 }
 
 function linkIs(kind, text) {
