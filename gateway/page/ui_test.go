@@ -301,6 +301,23 @@ func TestUnknownViews(t *testing.T) {
 	b.clean()
 }
 
+// TestShortViewsDoNotScroll holds that a view which fits has nothing to scroll, and that the bar of one that does not
+// moves nothing when it comes.
+func TestShortViewsDoNotScroll(t *testing.T) {
+	r := newRig(t)
+	b := r.open("")
+	for _, size := range [][2]int64{{1280, 860}, {360, 740}} {
+		b.size(size[0], size[1])
+		for at, text := range map[string]string{"#/": "No service is registered", "#/events": "Name a topic", "#/bogus": "no such view"} {
+			b.show(at)
+			b.sees(text)
+			require.LessOrEqual(t, value[int](b, "document.documentElement.scrollHeight"), int(size[1]), at)
+		}
+	}
+	require.Equal(t, "visible stable", value[string](b, `((s) => s.overflowY + " " + s.scrollbarGutter)(getComputedStyle(document.documentElement))`))
+	b.clean()
+}
+
 func TestManyServices(t *testing.T) {
 	r := newRig(t)
 	for i := range 200 {
