@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net/http"
@@ -76,13 +78,12 @@ func (a *app) routesCommand() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	var file string
-	cmd.PersistentFlags().StringVarP(&file, "file", "f", "", "`file` with the routes; default: what middleware-router-file is set to")
-	cmd.AddCommand(a.routesTestCommand(&file), a.routesCheckCommand(&file))
+	cmd.PersistentFlags().StringP("file", "f", "", "`file` with the routes; default: what middleware-router-file is set to")
+	cmd.AddCommand(a.routesTestCommand(), a.routesCheckCommand())
 	return cmd
 }
 
-func (a *app) routesTestCommand(file *string) *cobra.Command {
+func (a *app) routesTestCommand() *cobra.Command {
 	var headers []string
 	cmd := &cobra.Command{
 		Use:   "test METHOD URL",
@@ -93,33 +94,33 @@ sent. It fails if no route takes it.`,
   micro gateway routes test POST /orders --header 'X-Beta: 1' --config micro.yaml`,
 		Args:              arguments(2, 2),
 		ValidArgsFunction: completeRequest,
-		RunE:              func(_ *cobra.Command, args []string) error { return a.testRoute(*file, args[0], args[1], headers) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.testRoute(cmd, args[0], args[1], headers) },
 	}
 	cmd.Flags().StringArrayVarP(&headers, "header", "H", nil, "header of the request, `name: value`; may be repeated")
 	return cmd
 }
 
-func (a *app) routesCheckCommand(file *string) *cobra.Command {
+func (a *app) routesCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "check",
 		Short:             "Say what is wrong with a file of routes",
 		Example:           "  micro gateway routes check --file routes.yaml",
 		Args:              a.noSuchCommand,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(*cobra.Command, []string) error {
-			name, err := a.routesFile(*file)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			name, from, err := a.routesFile(cmd)
 			if err != nil {
 				return err
 			}
 			if err := router.Check(name); err != nil {
-				return &failure{code: exitUsage, err: err}
+				return ofRoutes(from, err)
 			}
 			return a.printLine(name + ": no mistakes")
 		},
 	}
 }
 
-func (a *app) testRoute(file, method, url string, headers []string) error {
+func (a *app) testRoute(cmd *cobra.Command, method, url string, headers []string) error {
 	r, err := http.NewRequest(strings.ToUpper(method), url, nil)
 	if err != nil {
 		return usage("write micro gateway routes test GET http://HOST/PATH", "%w", err)
@@ -135,13 +136,13 @@ func (a *app) testRoute(file, method, url string, headers []string) error {
 		r.Host = host
 		r.Header.Del("Host")
 	}
-	name, err := a.routesFile(file)
+	name, from, err := a.routesFile(cmd)
 	if err != nil {
 		return err
 	}
 	text, matched, err := router.Explain(name, r)
 	if err != nil {
-		return &failure{code: exitUsage, err: err}
+		return ofRoutes(from, err)
 	}
 	if a.output == asJSON {
 		err = a.printJSON(map[string]any{"matched": matched, "explanation": text})
@@ -154,21 +155,39 @@ func (a *app) testRoute(file, method, url string, headers []string) error {
 	return err
 }
 
-// routesFile is the file that is meant: the flag's, or the one of the settings.
-func (a *app) routesFile(flag string) (string, error) {
-	if flag != "" {
-		return flag, nil
-	}
-	settings, err := a.load()
-	if err != nil {
-		return "", err
-	}
-	for _, s := range settings.All() {
-		if s.Key == "middleware-router-file" {
-			return s.Value, nil
+// routesFile is the file that is meant: of --file, or of the settings, where the router need not be among the chosen
+// middlewares if none are. from says where its name came from.
+func (a *app) routesFile(cmd *cobra.Command) (name, from string, err error) {
+	for _, flag := range []string{"file", routerFile} {
+		if f := cmd.Flag(flag); f.Changed {
+			return f.Value.String(), "--" + flag, nil
 		}
 	}
-	return "", usage("name it with --file, or choose the router: --gateway-middleware=router --middleware-router-file=FILE", "there is no file with routes")
+	a.loader.Set("gateway-middleware", "router")
+	a.loader.Set(routerFile, unnamed)
+	settings, err := a.load()
+	if err != nil {
+		return "", "", &failure{code: exitUsage, hint: "the file with the routes can be named with --file, whatever else is set", err: err}
+	}
+	for _, s := range settings.All() {
+		if s.Key == routerFile && s.Value != unnamed {
+			return s.Value, s.Key + " (" + s.Origin + ")", nil
+		}
+	}
+	return "", "", usage("name it with --file", "no file with routes is named")
+}
+
+const (
+	routerFile = "middleware-router-file"
+	unnamed    = "\x00" // no file is called so
+)
+
+// ofRoutes is an error of the file with the routes, which is told where its name came from if it cannot be read.
+func ofRoutes(from string, err error) error {
+	if errors.As(err, new(*fs.PathError)) {
+		err = fmt.Errorf("%s: %w", from, err)
+	}
+	return &failure{code: exitUsage, err: err}
 }
 
 // completeRequest offers methods.

@@ -249,3 +249,35 @@ func TestGatewayRoutes(t *testing.T) {
 		require.NotEmpty(t, r.err)
 	}
 }
+
+// TestGatewayRoutesFile is found without the router being chosen, which is meant.
+func TestGatewayRoutesFile(t *testing.T) {
+	m := newMachine(t)
+	dir := t.TempDir()
+	file, config := filepath.Join(dir, "routes.yaml"), filepath.Join(dir, "micro.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(routes), 0o600))
+	require.NoError(t, os.WriteFile(config, []byte("middleware: {router: {file: "+file+"}}\n"), 0o600))
+	check := []string{"gateway", "routes", "check"}
+	env := m.env
+	for name, c := range map[string]struct{ env, args []string }{
+		"flag":                  {nil, []string{"--middleware-router-file", file}},
+		"beside another choice": {[]string{"MICRO_GATEWAY_MIDDLEWARE=cors", "MICRO_MIDDLEWARE_CORS_ORIGINS=https://a.example"}, []string{"--middleware-router-file=" + file}},
+		"variable":              {[]string{"MICRO_MIDDLEWARE_ROUTER_FILE=" + file}, nil},
+		"settings file":         {nil, []string{"--config", config}},
+	} {
+		m.env = append(slices.Clip(env), c.env...)
+		require.Equal(t, result{file + ": no mistakes\n", "", exitOK}, m.micro(append(check, c.args...)...), name)
+		r := m.micro(append([]string{"gateway", "routes", "test", "GET", "http://a.example/old/x"}, c.args...)...)
+		require.Equal(t, exitOK, r.code, "%s: %s", name, r.err)
+	}
+	m.env = env
+
+	require.Equal(t, result{"", "micro: no file with routes is named\nhint: name it with --file\n", exitUsage}, m.micro(check...))
+	for _, flag := range []string{"--file", "--middleware-router-file"} {
+		require.Equal(t, result{"", "micro: " + flag + ": open nope.yaml: no such file or directory\n", exitUsage}, m.micro(append(check, flag, "nope.yaml")...))
+	}
+	m.env = append(slices.Clip(env), "MICRO_MIDDLEWARE_ROUTER_FILE=nope.yaml")
+	require.Equal(t, "micro: middleware-router-file (environment MICRO_MIDDLEWARE_ROUTER_FILE): open nope.yaml: no such file or directory\n", m.micro(check...).err)
+	m.env = append(slices.Clip(env), "MICRO_GATEWAY_MIDDLEWARE=ipalow")
+	require.Contains(t, m.micro(check...).err, "hint: the file with the routes can be named with --file")
+}
