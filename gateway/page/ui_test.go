@@ -336,6 +336,11 @@ func TestManyServices(t *testing.T) {
 	b.sees("1 of 201")
 	b.press(kb.Enter)
 	b.until(`document.querySelector("h1").textContent === "service-007"`)
+	value[any](b, `((e) => { e.value = ""; e.dispatchEvent(new Event("input")); })(document.querySelector(".filter input"))`)
+	b.show("#/plugins")
+	b.sees("Secrets are masked")
+	b.show("#/s/service-150")
+	b.until(`((a, l) => a && a.bottom <= l.bottom && a.top >= l.top)(document.querySelector(".list [aria-current]")?.getBoundingClientRect(), document.querySelector(".list").getBoundingClientRect())`)
 	b.clean()
 }
 
@@ -376,6 +381,11 @@ func TestPlugins(t *testing.T) {
 	b.write(".filter input", "waits")
 	b.sees("1 of 5 settings")
 	require.Equal(t, []string{"thing-patience"}, value[[]string](b, shown), "what is looked for is found among the defaults too")
+	value[any](b, `document.querySelector(".filter input").select()`)
+	b.press("password")
+	b.sees("1 of 5 settings")
+	require.Equal(t, []string{"thing-password"}, value[[]string](b, shown))
+	require.False(t, value[bool](b, `document.body.innerText.includes("at the default")`), "there is none among them")
 	b.press(" nowhere")
 	b.sees("0 of 5 settings")
 	require.Empty(t, value[[]string](b, shown))

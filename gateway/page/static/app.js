@@ -43,8 +43,8 @@ function show(focus) {
 		if (a.id === `nav-${name}`) a.setAttribute("aria-current", "page");
 		else a.removeAttribute("aria-current");
 	}
-	view.show(rest[0] ?? "", rest[1] ?? "");
 	if (shown !== view) main.replaceChildren(view.element);
+	view.show(rest[0] ?? "", rest[1] ?? ""); // when it is there: it scrolls to what is wanted
 	shown = view;
 	document.title = `${view.title()} · Micro gateway`;
 	if (!focus) return;

@@ -37,8 +37,10 @@ export function view(state) {
 				}
 				const of = (rows) => rows.some((r) => !r.element.hidden);
 				c.element.hidden = !of(c.rows) && !has(c.text);
-				c.tables.forEach((t) => { t.element.hidden = !of(t.rows); });
-				if (c.folded) c.folded.open = words.length > 0;
+				for (const t of c.tables) {
+					(t.folded ?? t.element).hidden = !of(t.rows);
+					if (t.folded) t.folded.open = words.length > 0;
+				}
 			}
 			s.element.hidden = !has(s.text) && s.cards.every((c) => c.element.hidden);
 		}
@@ -90,14 +92,14 @@ function plugin(k, p, choice, left) {
 
 const lower = (...texts) => texts.flat().join("\n").toLowerCase();
 
-/** card is {element, text, rows, tables, folded}. */
+/** card is {element, text, rows, tables}. */
 function card(about, head, settings) {
 	const text = lower(about);
 	const rows = settings.map((s) => ({ text: `${text}\n${lower(s.key, s.env, s.help, s.value, s.origin)}`, set: s.origin !== "default", element: row(s) }));
 	const tables = [true, false].map((set) => rows.filter((r) => r.set === set)).filter((list) => list.length).map(table);
 	const [set, rest] = [tables.find((t) => t.rows[0].set), tables.find((t) => !t.rows[0].set)];
-	const folded = rest && h("details", { class: "defaults" }, h("summary", {}, count(rest.rows.length, "setting"), " at the default"), rest.element);
-	return { element: h("div", { class: "plugin" }, head, set?.element, folded), text, rows, tables, folded };
+	if (rest) rest.folded = h("details", { class: "defaults" }, h("summary", {}, count(rest.rows.length, "setting"), " at the default"), rest.element);
+	return { element: h("div", { class: "plugin" }, head, set?.element, rest?.folded), text, rows, tables };
 }
 
 function table(rows) {
