@@ -46,31 +46,44 @@ until_ok test -s "$events"
 cat "$events"
 rm -f "$events" "$events.log"
 
-address=${MICRO_GATEWAY_ADDRESS:-localhost:8080}
 show "bin/micro gateway"
-bin/micro gateway &
+log=$(mktemp)
+bin/micro gateway 2> >(tee "$log" >&2) &
 gateway=$!
 pids+=("$gateway")
-listens() { (exec 3<>"/dev/tcp/${address%:*}/${address##*:}") 2>/dev/null || ! kill -0 "$gateway" 2>/dev/null; }
-until_ok listens
-if ! kill -0 "$gateway" 2>/dev/null; then
-	echo "The gateway did not start, the line before says why. All else goes on."
+
+# said WORD: what the gateway's own log says after WORD= where it begins to serve; nothing before. An answer on its port
+# would not do: it may be of another process, that has the port already.
+said() { sed -n "s/.* the gateway serves .*\b$1=\([^ \"]*\).*/\1/p" "$log"; }
+serves_or_ended() { [ -n "$(said address)" ] || ! kill -0 "$gateway" 2>/dev/null; }
+
+until_ok serves_or_ended
+address=$(said address) admin=$(said admin)
+rm -f "$log"
+address=${address/#'[::]'/localhost}
+if [ -z "$address" ]; then
+	echo "The gateway did not start, its own line says why. All else goes on."
 elif command -v curl >/dev/null; then
-	show "curl -d '{\"name\":\"Ada\"}' localhost:8080/greeter/hello"
-	curl -sS -d '{"name":"Ada"}' "$address/greeter/hello"
+	show "curl -d '{\"name\":\"Ada\"}' $address/greeter/hello"
+	curl -sS -d '{"name":"Ada"}' "$address/greeter/hello" || true
 	echo
 else
 	echo "curl is not installed: see http://$address/greeter/hello?name=Ada in a browser."
 fi
 
-cat <<'EOF'
-
-Greeter and gateway go on running, until Ctrl-C. In a browser, see http://localhost:8081. In another terminal, try:
-
-  curl -d '{"name":"Grace"}' localhost:8080/greeter/hello
+echo
+if [ -n "$address" ]; then
+	echo "Greeter and gateway go on running, until Ctrl-C.${admin:+ In a browser, see http://$admin.} In another terminal, try:"
+	echo
+	echo "  curl -d '{\"name\":\"Grace\"}' $address/greeter/hello"
+else
+	echo "Greeter goes on running, until Ctrl-C. In another terminal, try:"
+	echo
+fi
+cat <<'END'
   bin/micro services greeter
   bin/micro call greeter Greeter.Hello '{"name":"Grace"}'
   bin/micro subscribe greetings
   bin/micro plugins
-EOF
+END
 wait "${pids[0]}"
