@@ -213,16 +213,18 @@ func (x *exchange) forwarded(h http.Header) {
 	if x.info.Secure {
 		proto = "https"
 	}
-	who := ""
+	var room [128]byte
+	who := room[:0]
 	if client := x.info.Client; client.IsValid() {
 		ip := client.String()
 		x.say(h, 0, "X-Forwarded-For", ip)
 		x.say(h, 1, "X-Real-Ip", ip)
-		who = "for=" + forwardedNode(client) + ";"
+		who = appendNode(append(who, "for="...), client, ip)
 	}
 	x.say(h, 2, "X-Forwarded-Host", x.client.Host)
 	x.say(h, 3, "X-Forwarded-Proto", proto)
-	x.say(h, 4, "Forwarded", who+"host="+forwardedHost(x.client.Host)+";proto="+proto)
+	who = appendHost(append(who, "host="...), x.client.Host)
+	x.say(h, 4, "Forwarded", string(append(append(who, ";proto="...), proto...)))
 	if x.info.ID != "" {
 		x.say(h, 5, "X-Request-Id", x.info.ID)
 	}
@@ -234,20 +236,20 @@ func (x *exchange) say(h http.Header, i int, name, value string) {
 	h[name] = x.said[i : i+1 : i+1]
 }
 
-// forwardedNode writes an address as RFC 7239 has it.
-func forwardedNode(a netip.Addr) string {
+// appendNode writes an address, whose text is ip, as RFC 7239 has it.
+func appendNode(b []byte, a netip.Addr, ip string) []byte {
 	if a.Is6() {
-		return `"[` + a.String() + `]"`
+		return append(append(append(b, `"[`...), ip...), `]";`...)
 	}
-	return a.String()
+	return append(append(b, ip...), ';')
 }
 
-// forwardedHost quotes a host with a port, which is no token. Prepare left nothing in it that would need an escape.
-func forwardedHost(host string) string {
+// appendHost quotes a host with a port, which is no token. Prepare left nothing in it that would need an escape.
+func appendHost(b []byte, host string) []byte {
 	if strings.ContainsAny(host, ":[]") {
-		return strconv.Quote(host)
+		return strconv.AppendQuote(b, host)
 	}
-	return host
+	return append(b, host...)
 }
 
 // RoundTrip asks one server of the upstream after the other, as far as the route allows it.
@@ -303,10 +305,11 @@ func (x *exchange) ask(out *http.Request, s *server) (*http.Response, error) {
 // again says whether the request is sent once more: only if that cannot do anything twice, and the budget allows it.
 func (x *exchange) again(out *http.Request, res *http.Response, err error) bool {
 	r := &x.route.retries
-	if x.in.Context().Err() != nil || x.body.wasRead() {
-		return false
-	}
 	switch {
+	case err == nil && !slices.Contains(r.statuses, res.StatusCode): // as nearly always
+		return false
+	case x.in.Context().Err() != nil || x.body.wasRead():
+		return false
 	case isConnect(err): // nothing of it has reached a server
 		return r.connect && x.pool.budget.take()
 	case !isSafe(out):
@@ -314,7 +317,7 @@ func (x *exchange) again(out *http.Request, res *http.Response, err error) bool 
 	case err != nil:
 		return r.connect && x.pool.budget.take()
 	}
-	return slices.Contains(r.statuses, res.StatusCode) && x.pool.budget.take()
+	return x.pool.budget.take()
 }
 
 // isSafe says whether a request can be sent twice: by its method, or because its sender says so with an Idempotency-Key.
