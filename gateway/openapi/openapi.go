@@ -32,9 +32,7 @@ const (
 // document, byte by byte, in whatever order they come. Nothing that was registered breaks it; services whose names begin
 // with an underscore are internal and left out.
 func Document(services []*registry.Service, info Info) ([]byte, error) {
-	d := &document{paths: make(object), schemas: make(object), ids: make(names), keys: make(names)}
-	d.keys.take("Problem")
-	d.ids.take("rpc")
+	d := newDocument()
 	for _, versions := range group(services) {
 		d.service(versions)
 	}
@@ -50,6 +48,13 @@ type document struct {
 	called  []object // what /v1/rpc takes, of endpoints that have no short path
 	ids     names    // of operations
 	keys    names    // of components
+}
+
+func newDocument() *document {
+	d := &document{paths: make(object), schemas: make(object), ids: make(names), keys: make(names)}
+	d.keys.take("Problem")
+	d.ids.take("rpc")
+	return d
 }
 
 // endpoint is one endpoint as all versions of its service have it.
@@ -83,7 +88,7 @@ func group(services []*registry.Service) [][]*registry.Service {
 
 func (d *document) service(versions []*registry.Service) {
 	name := clean(versions[0].Name)
-	t := &types{byName: make(map[string][]*message)}
+	t := &types{byShape: make(map[string][]*message)}
 	endpoints := merge(t, name, versions)
 	if len(endpoints) == 0 {
 		return
@@ -192,8 +197,10 @@ func (e *endpoint) call() object {
 
 func describe(fields []field) string {
 	var types []string
+	seen := make(map[string]bool)
 	for _, f := range fields {
-		if !slices.Contains(types, f.typ) {
+		if !seen[f.typ] {
+			seen[f.typ] = true
 			types = append(types, f.typ)
 		}
 	}

@@ -2,7 +2,6 @@ package openapi
 
 import (
 	"encoding/json"
-	"reflect"
 	"strconv"
 	"strings"
 
@@ -18,9 +17,12 @@ const maxDepth = registry.MaxDepth
 // types are the messages of one service. Servers describe a message anew wherever it occurs, and stop at some depth: all
 // occurrences that can be the same one are one component here, so that a message that contains itself is one that does.
 type types struct {
-	byName map[string][]*message
-	all    []*message // in the order in which they were met
+	byShape map[string][]*message
+	all     []*message // in the order in which they were met
 }
+
+// maxAlike bounds how many messages are tried that have the same name and fields, and other messages in these.
+const maxAlike = 16
 
 // message is one type with fields.
 type message struct {
@@ -65,14 +67,28 @@ func (t *types) field(v *registry.Value, depth int) field {
 
 // intern returns the message that m is another occurrence of, having added what only m knows; or m.
 func (t *types) intern(m *message) *message {
-	for _, known := range t.byName[m.name] {
+	shape := m.shape()
+	alike := t.byShape[shape]
+	for _, known := range alike {
 		if known.takes(m) {
 			return known
 		}
 	}
-	t.byName[m.name] = append(t.byName[m.name], m)
+	if len(alike) < maxAlike {
+		t.byShape[shape] = append(alike, m)
+	}
 	t.all = append(t.all, m)
 	return m
+}
+
+// shape is the same for messages that can be the same.
+func (m *message) shape() string {
+	var b strings.Builder
+	b.WriteString(m.name)
+	for _, f := range m.fields {
+		b.WriteString("\x00" + f.name + "\x00" + f.typ)
+	}
+	return b.String()
 }
 
 // takes says whether o can be the same message as m: the fields are the same, and described by the same messages where both
@@ -244,25 +260,23 @@ func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // anyOf is one of several schemas, of which some may be the same.
 func anyOf(schemas ...object) object {
+	if len(schemas) == 1 {
+		return schemas[0]
+	}
 	var different []object
+	seen := make(map[string]bool, len(schemas))
 	for _, s := range schemas {
-		if !contains(different, s) {
-			different = append(different, s)
+		text, err := json.Marshal(s)
+		if err == nil && seen[string(text)] {
+			continue
 		}
+		seen[string(text)] = true
+		different = append(different, s)
 	}
 	if len(different) == 1 {
 		return different[0]
 	}
 	return object{"anyOf": different}
-}
-
-func contains(list []object, s object) bool {
-	for _, x := range list {
-		if reflect.DeepEqual(x, s) {
-			return true
-		}
-	}
-	return false
 }
 
 // names hands out names that are not taken, made of those that are wanted. It counts how often each was.
