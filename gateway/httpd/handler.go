@@ -30,7 +30,7 @@ var errDrained = errors.New("the gateway stops")
 // ServeHTTP is the way of every request: what is to be known at its end is gathered, it is brought into its normal form, and
 // goes through the chain.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{ResponseWriter: w, hijackers: &g.hijackers, silent: g.settings.SilentTimeout, h2: r.ProtoMajor == 2}
+	x := &exchange{ResponseWriter: w, hijackers: &g.hijackers, silent: g.settings.SilentTimeout, h2: r.ProtoMajor == 2, last: g.isLast(r)}
 	x.info.Start = time.Now()
 	x.extended = x.info.Start
 	if x.h2 {
@@ -70,11 +70,14 @@ func (g *Gateway) setID(x *exchange, r *http.Request) {
 		r.Header.Del(idHeader)
 	}
 	x.id[0] = x.info.ID
-	h := x.Header()
-	h[idHeader] = x.id[:]
-	if g.stopping.Load() && r.ProtoMajor == 1 {
-		h.Set("Connection", "close") // the next request is to go to another gateway
-	}
+	x.Header()[idHeader] = x.id[:]
+}
+
+// isLast says whether the connection ends with the answer: where there may have been a length of the body, too, by which a
+// proxy before us went, what follows is no request; with HTTP/1.0 net/http does not tell. When the gateway stops, the next one
+// is to go to another.
+func (g *Gateway) isLast(r *http.Request) bool {
+	return r.ProtoMajor <= 1 && (!r.ProtoAtLeast(1, 1) || len(r.TransferEncoding) > 0 || g.stopping.Load())
 }
 
 func isID(s string) bool {
@@ -121,10 +124,7 @@ func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err e
 	case r.ContentLength < 0:
 		in = http.MaxBytesReader(x.ResponseWriter, in, limit)
 	}
-	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
-		// There may have been a Content-Length, too, by which a proxy before us went. What follows then is no request.
-		x.Header().Set("Connection", "close")
-	}
+	x.in.chunked = len(r.TransferEncoding) > 0
 	x.in.ReadCloser, x.in.writer, x.in.silent, x.in.extended = in, x.ResponseWriter, x.silent, x.info.Start
 	r.Body = &x.in
 	return nil
@@ -153,6 +153,9 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 	switch {
 	case x.hijacked:
 		g.hijackers.done()
+	if x.status == 0 {
+		x.endIfLast() // with the head that the server now sends
+	}
 	case !gone:
 		x.extend() // for what the server has not sent yet
 	}

@@ -29,6 +29,7 @@ type exchange struct {
 	status    int // 0: no head was written
 	hijacked  bool
 	h2        bool
+	last      bool // the connection ends with the answer
 	failed    bool // writing did
 }
 
@@ -44,8 +45,17 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		x.status = status
+		x.endIfLast()
 	}
 	x.ResponseWriter.WriteHeader(status)
+}
+
+// endIfLast comes right before the final head, because handlers may have changed the header in any way: ReverseProxy clears it
+// with every answer of 1xx.
+func (x *exchange) endIfLast() {
+	if x.last && x.status != http.StatusSwitchingProtocols {
+		x.Header().Set("Connection", "close")
+	}
 }
 
 // Write implements http.ResponseWriter.
@@ -92,6 +102,7 @@ func (x *exchange) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func (x *exchange) begin() {
 	if x.status == 0 {
 		x.status = http.StatusOK
+		x.endIfLast()
 	}
 	x.extend()
 }
@@ -124,6 +135,7 @@ type body struct {
 	writer   http.ResponseWriter
 	silent   time.Duration
 	extended time.Time
+	chunked  bool
 	read     atomic.Int64 // whoever sends the body on may still be at it when the request is over
 	cut      atomic.Bool  // the client went in the middle of it
 }

@@ -1,0 +1,86 @@
+package httpd
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+const bothLengths = "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+
+// TestConnectionThatMustEnd holds that what follows a body of which servers disagree where it ends is no request, whatever
+// handlers do to the header of the answer.
+func TestConnectionThatMustEnd(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(ok))
+	defer upstream.Close()
+	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	target, err := url.Parse(upstream.URL)
+	require.NoError(t, err)
+	handlers := map[string]http.HandlerFunc{
+		"proxy": httputil.NewSingleHostReverseProxy(target).ServeHTTP, // clears the header at 100 Continue
+		"write": func(w http.ResponseWriter, _ *http.Request) { clear(w.Header()); _, _ = io.WriteString(w, "x") },
+		"bytes": func(w http.ResponseWriter, _ *http.Request) { clear(w.Header()); _, _ = w.Write([]byte("x")) },
+		"flush": func(w http.ResponseWriter, _ *http.Request) { clear(w.Header()); w.(http.Flusher).Flush() },
+		"empty": func(w http.ResponseWriter, _ *http.Request) { clear(w.Header()) },
+		"keep": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "keep-alive")
+			w.WriteHeader(http.StatusNoContent)
+		},
+		"hints": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusEarlyHints)
+			clear(w.Header())
+			w.WriteHeader(http.StatusOK)
+		},
+		"refuse": func(w http.ResponseWriter, r *http.Request) {
+			clear(w.Header())
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "no"))
+		},
+		"panic": func(w http.ResponseWriter, _ *http.Request) { clear(w.Header()); panic("on purpose") },
+	}
+	var smuggled atomic.Int32
+	g := start(t, withHandler(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/smuggled" {
+			smuggled.Add(1)
+		}
+		handlers[strings.TrimPrefix(r.URL.Path, "/")](w, r)
+	}))
+	paths := []string{"//a/%2f", "healthz"} // which no handler sees
+	for path := range handlers {
+		paths = append(paths, path)
+	}
+	for _, path := range paths {
+		for head, request := range map[string]string{
+			"both lengths":  "POST /%s HTTP/1.1\r\nHost: a\r\n" + bothLengths,
+			"and an Expect": "POST /%s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n" + bothLengths,
+			"by HTTP/1.0":   "POST /%s HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+		} {
+			t.Run(path+" "+head, func(t *testing.T) {
+				_, r := g.raw(fmt.Sprintf(request, path) + "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+				answers := 0
+				for {
+					resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodPost})
+					if err != nil {
+						break
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					if resp.StatusCode >= 200 {
+						answers++
+						require.True(t, resp.Close, "it says so")
+					}
+				}
+				require.Equal(t, 1, answers)
+				require.Zero(t, smuggled.Swap(0))
+			})
+		}
+	}
+}
