@@ -110,6 +110,10 @@ func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err e
 	if x.info.Host, err = gateway.Prepare(r); err != nil {
 		return err
 	}
+	if g.unset && !isOwn(x.info.Host, nil) {
+		return gateway.NewProblem(http.StatusMisdirectedRequest, "as long as nobody sets --gateway-address, the gateway is asked by address, "+
+			"as localhost or as *.localhost only: set it, for instance to 127.0.0.1:8080, and any name will do")
+	}
 	if x.info.Client, x.info.Secure, err = g.who.Client(r); err != nil {
 		g.unknown.Warn(g.log, "it is not known who the client is", "peer", r.RemoteAddr, "error", err)
 	}
@@ -149,13 +153,13 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 		status = gateway.ClientClosed
 	case status == 0:
 		status = http.StatusOK // which the server now sends
+	if x.status == 0 {
+		x.endIfLast() // with the head that the server now sends
+	}
 	}
 	switch {
 	case x.hijacked:
 		g.hijackers.done()
-	if x.status == 0 {
-		x.endIfLast() // with the head that the server now sends
-	}
 	case !gone:
 		x.extend() // for what the server has not sent yet
 	}

@@ -11,8 +11,10 @@
 // environment and file that micro gateway takes.
 //
 // There are two addresses. The one for everybody passes requests through the middlewares to the services; only /healthz and
-// /readyz are answered before. The one for those who run the gateway has /metrics, /healthz, /readyz, /openapi.json, and the
-// page for people at /; by default only this machine reaches it.
+// /readyz are answered before. As long as nobody sets it, and the registry is of this machine only, so is the address, and it
+// is asked by address, as localhost or as *.localhost: a page of the web, in a browser on this machine, could have a name
+// of its own lead to it. The one for those who run the gateway has /metrics, /healthz, /readyz, /openapi.json, and the
+// page for people at /; by default only this machine reaches it, and never through a proxy.
 package httpd
 
 import (
@@ -49,6 +51,7 @@ type Gateway struct {
 	listener, adminListener, redirectListener net.Listener
 	public, admin, redirect                   *http.Server // the last two may be nil
 
+	unset     bool // nobody has set an address, and it is one of this machine only
 	stopping  atomic.Bool
 	cut       context.CancelCauseFunc // ends the contexts of all requests
 	hijackers tracker
@@ -78,6 +81,9 @@ func (g *Gateway) Ready() error {
 	return g.backend.ready()
 }
 
+// defaultPort is where the public listens if nobody has said. Tests have others.
+var defaultPort = "8080"
+
 // open opens the listeners, so that what is wrong with them is told before anything is served.
 func (g *Gateway) open(oneMachine bool) (config *tls.Config, manager *autocert.Manager, err error) {
 	config, manager, err = g.settings.tlsConfig()
@@ -87,9 +93,10 @@ func (g *Gateway) open(oneMachine bool) (config *tls.Config, manager *autocert.M
 	address := g.settings.Address
 	switch {
 	case address == "" && oneMachine:
-		address = "127.0.0.1:8080"
+		address = "127.0.0.1:" + defaultPort
+		g.unset = true
 	case address == "":
-		address = ":8080"
+		address = ":" + defaultPort
 	}
 	if g.listener, err = listen("address", address); err != nil {
 		return nil, nil, err

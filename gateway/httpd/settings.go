@@ -20,7 +20,7 @@ import (
 // Settings are what --gateway-address, MICRO_GATEWAY_ADDRESS and gateway: {address: …} in the file set, and so on. They are
 // made by a plugin.Loader, which knows the defaults: see Section.
 type Settings struct {
-	Address         string   `help:"address to listen on, or unix:PATH; default: :8080, or 127.0.0.1:8080 while the registry is of this machine only"`
+	Address         string   `help:"address to listen on, or unix:PATH; default: :8080, or 127.0.0.1:8080 while the registry is of this machine only; that default takes only requests for an address, localhost or *.localhost"`
 	AdminAddress    string   `default:"127.0.0.1:8081" help:"address of metrics, health, the API's description and the page for people, who can call every service there; off: none"`
 	AdminHosts      []string `help:"names under which the admin address may be asked, beside addresses and localhost"`
 	AdminPprof      bool     `help:"profiles of the process, on the admin address at /debug/pprof/"`
