@@ -32,7 +32,8 @@ func (g *Gateway) adminHandler() http.Handler {
 }
 
 // guard keeps pages of others, which a browser on this machine has open, from asking: by a name of their own that they had
-// resolve to this address, or across sites.
+// resolve to this address, or across sites. And it keeps the world from asking through a proxy that was not meant to lead here:
+// the gateway itself is one, if a route takes addresses from the registry.
 func guard(hosts []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -44,6 +45,9 @@ func guard(hosts []string, next http.Handler) http.Handler {
 		case !isOwn(host, hosts):
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden,
 				"the admin address is asked by address, as localhost, or by a name of --gateway-admin-hosts"))
+		case isProxied(r.Header):
+			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "the admin address is not asked through a proxy, as X-Forwarded-For, "+
+				"X-Forwarded-Host, X-Forwarded-Proto, Forwarded or Via says of this request: ask it directly"))
 		case isForeign(r):
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "pages of other sites may not ask the admin address"))
 		default:
@@ -75,4 +79,14 @@ func isForeign(r *http.Request) bool {
 	}
 	u, err := url.Parse(origin)
 	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}
+
+// isProxied goes by what proxies add, the gateway's router among them.
+func isProxied(h http.Header) bool {
+	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via"} {
+		if _, ok := h[name]; ok {
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package httpd
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -114,4 +115,27 @@ func TestNamesOfOthers(t *testing.T) {
 	resp, err := http.ReadResponse(r, nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.StatusCode, "who sets an address has thought of it")
+}
+
+// TestAdminBehindAProxy holds that a proxy which can be made to ask the admin address, such as the gateway itself, opens it to nobody.
+func TestAdminBehindAProxy(t *testing.T) {
+	g := start(t)
+	ask := func(header string) int {
+		c, err := net.Dial("tcp", g.AdminAddr())
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: 1.2.3.4\r\n"+header+"\r\nConnection: close\r\n\r\n")
+		require.NoError(t, err)
+		answer, err := io.ReadAll(c)
+		require.NoError(t, err)
+		var status int
+		_, err = fmt.Sscanf(string(answer), "HTTP/1.1 %d", &status)
+		require.NoError(t, err)
+		require.Equal(t, status == http.StatusForbidden, strings.Contains(string(answer), "through a proxy"))
+		return status
+	}
+	require.Equal(t, http.StatusOK, ask("X: y"))
+	for _, header := range []string{"X-Forwarded-For: 192.0.2.1", "x-forwarded-host: a", "X-Forwarded-Proto: http", "Forwarded: for=192.0.2.1", "Via: 1.1 a", "Via:"} {
+		require.Equal(t, http.StatusForbidden, ask(header), header)
+	}
 }
