@@ -104,7 +104,7 @@ func newID() string {
 
 // prepare makes of the request what the chain can rely on.
 func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err error) {
-	if len(r.Header) > maxHeaders {
+	if lines(r.Header) > maxHeaders {
 		return gateway.NewProblem(http.StatusRequestHeaderFieldsTooLarge, "the request has more than %d headers", maxHeaders)
 	}
 	if x.info.Host, err = gateway.Prepare(r); err != nil {
@@ -134,6 +134,13 @@ func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err e
 	return nil
 }
 
+func lines(h http.Header) (n int) {
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}
+
 // endAfterAnswer has net/http close the connection after the answer, and not before a client that still sends could read it.
 // What does that is for readers that came to their limit.
 func endAfterAnswer(w http.ResponseWriter) {
@@ -146,6 +153,9 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 	if p := recover(); p != nil {
 		cut = g.recovered(x, r, p)
 	}
+	if x.status == 0 {
+		x.endIfLast() // with the head that the server now sends
+	}
 	gone := g.isGone(x, r)
 	status := x.status
 	switch {
@@ -153,9 +163,6 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 		status = gateway.ClientClosed
 	case status == 0:
 		status = http.StatusOK // which the server now sends
-	if x.status == 0 {
-		x.endIfLast() // with the head that the server now sends
-	}
 	}
 	switch {
 	case x.hijacked:

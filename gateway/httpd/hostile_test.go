@@ -139,3 +139,15 @@ func TestAdminBehindAProxy(t *testing.T) {
 		require.Equal(t, http.StatusForbidden, ask(header), header)
 	}
 }
+
+// TestHeadersAreCounted counts lines: those of one name, too.
+func TestHeadersAreCounted(t *testing.T) {
+	g := start(t, withHandler(ok))
+	for lines, status := range map[int]int{maxHeaders: 200, maxHeaders + 1: 431, 16_000: 431} {
+		_, r := g.raw("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("A:\r\n", lines) + "\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		resp.Body.Close()
+		require.Equal(t, status, resp.StatusCode, lines)
+	}
+}
