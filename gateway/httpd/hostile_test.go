@@ -151,3 +151,19 @@ func TestHeadersAreCounted(t *testing.T) {
 		require.Equal(t, status, resp.StatusCode, lines)
 	}
 }
+
+// TestMalformedChunks holds that the client, which is there, is told that it is at fault.
+func TestMalformedChunks(t *testing.T) {
+	g := start(t, withHandler(ok))
+	for _, chunks := range []string{"xyz\r\n", "+3\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "fffffffffffffffff\r\n", "3;a\nb\r\nabc\r\n", strings.Repeat("1", 5000) + "\r\n",
+		"0\r\nno trailer\r\n\r\n"} {
+		_, r := g.raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+		resp, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusBadRequest, resp.StatusCode, "%q %s", chunks, body)
+		require.Contains(t, string(body), "chunks")
+	}
+	require.Equal(t, "0", g.metric("micro_gateway_client_gone_total"))
+}

@@ -155,16 +155,18 @@ func (b *body) Read(p []byte) (int, error) {
 
 // explain makes a Problem of what went wrong, where the client is to be told.
 func (b *body) explain(err error) error {
-	var timeout net.Error
+	var network net.Error
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return errors.Join(tooLargeProblem(tooLarge.Limit), err)
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &network) && network.Timeout():
 		return errors.Join(gateway.NewProblem(http.StatusRequestTimeout, "nothing of the body came for %s", b.silent), err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		b.cut.Store(true)
 		return errors.Join(gateway.NewProblem(gateway.ClientClosed, "the client went while it sent the body"), err)
+	case b.chunked && network == nil && !errors.Is(err, http.ErrBodyReadAfterClose):
+		return errors.Join(gateway.NewProblem(http.StatusBadRequest, "the chunks of the body are malformed: %v", err), err)
 	}
 	return err
 }
