@@ -85,8 +85,8 @@ func docPages() map[string]string {
 func docPage(k plugin.KindInfo, p plugin.PluginInfo) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n# %s/%s\n\n%s\n\n", generated, k.Name, p.Name, upperFirst(p.Doc))
-	fmt.Fprintf(&b, "| | |\n| --- | --- |\n| link it | `import _ %q` |\n| choose it | `%s %s`, `%s=%s`, or in the file `%s: {plugin: %s}` |\n",
-		p.Package, k.Flag, p.Name, k.Env, p.Name, k.Name, p.Name)
+	fmt.Fprintf(&b, "| | |\n| --- | --- |\n| link it | `import _ %q` |\n| choose it | `%s %s`, `%s=%s`, or in the file `%s` |\n",
+		p.Package, k.Flag, p.Name, k.Env, p.Name, inFile(k, p))
 	if p.Name == k.Default {
 		fmt.Fprintf(&b, "\nIt is used when no %s is chosen, and is linked by package defaults.\n", k.Name)
 	}
@@ -99,6 +99,14 @@ func docPage(k plugin.KindInfo, p plugin.PluginInfo) string {
 		fmt.Fprintf(&b, "\n## What to know\n\n%s", text)
 	}
 	return b.String()
+}
+
+// inFile shows how a plugin is chosen in the file, and where its options go if the kind's name alone does not tell.
+func inFile(k plugin.KindInfo, p plugin.PluginInfo) string {
+	if k.Many {
+		return fmt.Sprintf("%s: [%s]`, its options under `%s: {%s: {…}}", strings.TrimPrefix(k.Flag, "--"), p.Name, k.Name, p.Name)
+	}
+	return fmt.Sprintf("%s: {plugin: %s}", k.Name, p.Name)
 }
 
 func writeOptions(b *strings.Builder, options []plugin.OptionInfo) {

@@ -115,6 +115,13 @@ func (a *app) routesCheckCommand() *cobra.Command {
 			if err := router.Check(name); err != nil {
 				return ofRoutes(from, err)
 			}
+			never, err := router.Unreachable(name)
+			if err != nil {
+				return ofRoutes(from, err)
+			}
+			for _, line := range never {
+				a.warn("%s", line)
+			}
 			return a.printLine(name + ": no mistakes")
 		},
 	}

@@ -281,3 +281,19 @@ func TestGatewayRoutesFile(t *testing.T) {
 	m.env = append(slices.Clip(env), "MICRO_GATEWAY_MIDDLEWARE=ipalow")
 	require.Contains(t, m.micro(check...).err, "hint: the file with the routes can be named with --file")
 }
+
+// TestRouteThatTakesNothing is no mistake, and told all the same.
+func TestRouteThatTakesNothing(t *testing.T) {
+	m := newMachine(t)
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+routes:
+- {name: all, match: {prefix: /}, to: {respond: {status: 200}}}
+- {name: never, match: {path: /a}, to: {respond: {status: 200}}}
+`), 0o600))
+	got := m.micro("gateway", "routes", "check", "--file", file)
+	require.Equal(t, exitOK, got.code, got.err)
+	require.Contains(t, got.err, file+":4")
+	require.Contains(t, got.err, "never")
+	require.Equal(t, file+": no mistakes\n", got.out)
+}
