@@ -65,8 +65,8 @@ if [ -z "$address" ]; then
 	echo "The gateway did not start, its own line says why. All else goes on."
 elif command -v curl >/dev/null; then
 	show "curl -d '{\"name\":\"Ada\"}' $address/greeter/hello"
-	curl -sS -d '{"name":"Ada"}' "$address/greeter/hello" || true
-	echo
+	answer=$(curl -sS -d '{"name":"Ada"}' "$address/greeter/hello") || true # printed whole: the gateway's log goes to the same place
+	echo "$answer"
 else
 	echo "curl is not installed: see http://$address/greeter/hello?name=Ada in a browser."
 fi
