@@ -35,7 +35,7 @@ type Target struct {
 	Service  string
 	Endpoint string
 	Version  string        // only nodes of this version; "" is any
-	Timeout  time.Duration // of the call; 0: the gateway's
+	Timeout  time.Duration // of the call, or for opening the stream; 0: the gateway's
 }
 
 type infoKey struct{}

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/plugmicro/micro/status"
 )
@@ -57,6 +59,18 @@ func Fail(w http.ResponseWriter, r *http.Request, err error) {
 		_ = json.NewEncoder(w).Encode(&p) // who does not read it is gone
 	}
 }
+
+// EndAfterAnswer has net/http close the connection of HTTP/1 after the answer, and not before a client that still sends could
+// read it. It is for answers that come before the body of the request has ended, and is called before WriteHeader.
+func EndAfterAnswer(w http.ResponseWriter) {
+	for u, ok := w.(unwrapper); ok; u, ok = w.(unwrapper) {
+		w = u.Unwrap()
+	}
+	// What does that is for readers that came to their limit.
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
+
+type unwrapper interface{ Unwrap() http.ResponseWriter }
 
 func title(httpStatus int) string {
 	if httpStatus == ClientClosed {

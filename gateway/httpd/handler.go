@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
@@ -123,7 +122,7 @@ func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err e
 	limit := int64(g.settings.MaxBody)
 	switch {
 	case r.ContentLength > limit:
-		endAfterAnswer(x.ResponseWriter)
+		gateway.EndAfterAnswer(x.ResponseWriter)
 		return tooLargeProblem(limit)
 	case r.ContentLength < 0:
 		in = http.MaxBytesReader(x.ResponseWriter, in, limit)
@@ -139,12 +138,6 @@ func lines(h http.Header) (n int) {
 		n += len(values)
 	}
 	return n
-}
-
-// endAfterAnswer has net/http close the connection after the answer, and not before a client that still sends could read it.
-// What does that is for readers that came to their limit.
-func endAfterAnswer(w http.ResponseWriter) {
-	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 
 // done ends a request, also one that ended in a panic: that is answered if nothing was, or cuts the connection.
@@ -214,7 +207,7 @@ func (g *Gateway) isGone(x *exchange, r *http.Request) bool {
 	if x.hijacked || errors.Is(context.Cause(r.Context()), errDrained) {
 		return false
 	}
-	return x.failed || x.in.cut.Load() || x.status == gateway.ClientClosed || r.Context().Err() != nil
+	return x.failed || x.in.cut.Load() || x.status == gateway.ClientClosed || r.Context().Err() != nil && !x.in.late.Load()
 }
 
 // logAccess writes the line of a request. What comes from strangers is in attributes, which handlers quote.

@@ -233,6 +233,8 @@ func TestSilentBodyIsGivenUp(t *testing.T) {
 	require.Equal(t, http.StatusRequestTimeout, resp.StatusCode)
 	_, err = io.ReadAll(r)
 	require.NoError(t, err, "and the gateway closes the connection")
+	g.eventuallyLogs("status=408")
+	require.NotContains(t, g.logs.String(), "client_gone")
 }
 
 // TestBodyThatGoesOnIsNotGivenUp is a body that takes several times as long as one may be silent.

@@ -138,6 +138,7 @@ type body struct {
 	chunked  bool
 	read     atomic.Int64 // whoever sends the body on may still be at it when the request is over
 	cut      atomic.Bool  // the client went in the middle of it
+	late     atomic.Bool  // reading it ended because of the time: net/http ends the request's context, too
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -161,6 +162,7 @@ func (b *body) explain(err error) error {
 	case errors.As(err, &tooLarge):
 		return errors.Join(tooLargeProblem(tooLarge.Limit), err)
 	case errors.As(err, &network) && network.Timeout():
+		b.late.Store(true)
 		return errors.Join(gateway.NewProblem(http.StatusRequestTimeout, "nothing of the body came for %s", b.silent), err)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		b.cut.Store(true)

@@ -76,12 +76,13 @@ type parser struct {
 	defaults Config
 	errs     mistakes
 	doc      document
-	pending  []func() // checks that need the whole file
+	lines    map[string]int // of the routes, by their names
+	pending  []func()       // checks that need the whole file
 }
 
 // parse reads a file of routes, YAML or JSON. Its error has everything that is wrong, each with file and line.
 func parse(file string, data []byte, defaults Config) (*document, error) {
-	p := &parser{file: file, defaults: defaults, doc: document{upstreams: make(map[string]*upstreamSpec)}}
+	p := &parser{file: file, defaults: defaults, lines: make(map[string]int), doc: document{upstreams: make(map[string]*upstreamSpec)}}
 	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
 		data = bytes.ReplaceAll(data, []byte("\t"), []byte(" ")) // JSON may be indented with tabs, YAML not
 	}
@@ -296,10 +297,8 @@ func (p *parser) route(n *yaml.Node) {
 	if r.name == "" && n.Kind == yaml.MappingNode {
 		p.fail(n, "the route has no name: logs and metrics call it by that")
 	}
-	for _, other := range p.doc.routes {
-		if other.name == r.name && r.name != "" {
-			p.fail(n, "the route %s is in line %d already", r.name, other.line)
-		}
+	if line, ok := p.lines[r.name]; ok {
+		p.fail(n, "the route %s is in line %d already", r.name, line)
 	}
 	if rewrite != nil {
 		p.rewrite(rewrite, r)
@@ -313,6 +312,9 @@ func (p *parser) route(n *yaml.Node) {
 	p.each(func(n *yaml.Node) { p.target(n, r) })(to)
 	p.weights(n, r)
 	p.doc.routes = append(p.doc.routes, r)
+	if r.name != "" {
+		p.lines[r.name] = r.line
+	}
 }
 
 func (p *parser) match(n *yaml.Node, m *matcher) {

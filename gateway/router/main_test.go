@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -63,6 +65,7 @@ type settings struct {
 	next http.HandlerFunc
 	h2   bool
 	seen func(*http.Request) // what is routed
+	set  http.Header         // by other middlewares, on answers
 }
 
 func start(t testing.TB, routes string, change ...func(*settings)) *front {
@@ -89,6 +92,7 @@ func start(t testing.TB, routes string, change ...func(*settings)) *front {
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info := &gateway.Info{ID: "id-7", Client: netip.MustParseAddr("203.0.113.9"), Secure: r.TLS != nil}
 		r = gateway.With(r, info)
+		maps.Copy(w.Header(), s.set)
 		w.Header().Set("X-Request-Id", info.ID)
 		host, err := gateway.Prepare(r)
 		if err != nil {
@@ -101,7 +105,9 @@ func start(t testing.TB, routes string, change ...func(*settings)) *front {
 		}
 		chain.ServeHTTP(w, r)
 	}))
-	f.Server.Config.ErrorLog = silent
+	said := new(buffer)
+	f.Server.Config.ErrorLog = log.New(said, "", 0)
+	t.Cleanup(func() { require.NotContains(t, said.String(), "panic") })
 	if s.h2 {
 		f.Server.EnableHTTP2 = true
 		f.Server.StartTLS()

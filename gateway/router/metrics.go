@@ -21,6 +21,7 @@ const (
 	clientGone     outcome = "client_gone"     // before it had sent all, or had the whole answer
 	clientSlow     outcome = "client_slow"     // in sending its body
 	tooLarge       outcome = "too_large"       // its body
+	badRequest     outcome = "bad_request"     // it cannot be passed on as it is
 	silentUpstream outcome = "timeout"         // no head of an answer in time
 	stalled        outcome = "idle"            // nothing moved any more
 	unreachable    outcome = "unreachable"     // no answer
@@ -37,6 +38,8 @@ func (o outcome) problem(rt *route) *gateway.Problem {
 		return gateway.NewProblem(http.StatusRequestTimeout, "nothing of the body came for %s", rt.idle)
 	case tooLarge:
 		return gateway.NewProblem(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", rt.maxBody)
+	case badRequest:
+		return gateway.NewProblem(http.StatusBadRequest, "the request cannot be passed on as it is")
 	case silentUpstream:
 		return gateway.NewProblem(http.StatusGatewayTimeout, "there was no answer within %s", rt.timeout)
 	case noServer:
@@ -127,7 +130,7 @@ func (m *metrics) counters() []*prometheus.CounterVec {
 func (m *Router) logFailure(x *exchange, err error) {
 	told := &x.pool.told
 	switch x.outcome {
-	case clientGone, clientSlow, tooLarge:
+	case clientGone, clientSlow, tooLarge, badRequest:
 		told = &m.told
 	}
 	told.of(x.outcome).Warn(m.log, "a request was not answered, or not to the end", "why", string(x.outcome), "route", x.route.name,

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/plugmicro/micro/gateway"
 	outbound "github.com/plugmicro/micro/internal/upstream"
 	"github.com/plugmicro/micro/tracing/httptrace"
@@ -23,6 +25,9 @@ import (
 
 // replayable is how large a body may be that is read before it is sent, so that it can be sent again.
 const replayable = 16 << 10
+
+// lingering is how long a client that was answered before it had sent all may go on, so that it comes to read the answer.
+const lingering = time.Second
 
 // What can end an exchange, beside what the client and the upstream do.
 var (
@@ -38,15 +43,17 @@ type exchange struct {
 	pool   *upstream
 	in     *http.Request // with the context that ends the exchange
 	client *http.Request // as it came
-	w      http.ResponseWriter
+	w      writer
 	info   *gateway.Info
 	path   string // that is forwarded
 	out    *http.Request
 	said   [6]string // values of headers
 
-	body   *requestBody // nil: none, or small
-	small  []byte       // a body that can be sent again
-	copied *capture     // what a mirror gets of the body
+	upload  requestBody  // what the client sends
+	body    *requestBody // that is sent while it comes; nil: there is none, or it is small
+	small   []byte       // a body that can be sent again
+	copied  *capture     // what a mirror gets of the body
+	trailer http.Header  // that is passed on
 
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
@@ -61,23 +68,26 @@ type exchange struct {
 func (m *Router) proxy(w http.ResponseWriter, r *http.Request, rt *route, pool *upstream, path string, info *gateway.Info) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	x := &exchange{m: m, route: rt, pool: pool, client: r, w: w, info: info, path: path, cancel: cancel, why: errSilent, outcome: answered}
-	x.in = r.WithContext(ctx)
-	if err := x.prepareBody(w); err != nil {
-		x.fail(w, x.in, err)
-		m.metrics.count(rt, pool, x.outcome)
-		return
-	}
+	x := &exchange{m: m, route: rt, pool: pool, client: r, info: info, path: path, cancel: cancel, why: errSilent, outcome: answered}
+	x.in, x.upload.x = r.WithContext(ctx), x
+	x.w = writer{ResponseWriter: w, x: x}
 	x.timer = time.AfterFunc(rt.timeout, x.expire)
+	var linger time.Duration
 	defer func() { // also when the proxy panics, which is how it cuts an answer
-		x.end()
+		x.end(linger)
 		m.metrics.count(rt, pool, x.outcome)
 	}()
+	if err := x.prepareBody(w); err != nil {
+		x.fail(&x.w, x.in, err)
+		linger = lingering
+		return
+	}
 	pool.budget.pay()
 	proxy := httputil.ReverseProxy{
 		Rewrite: x.rewrite, Transport: x, ModifyResponse: x.answer, ErrorHandler: x.fail, BufferPool: buffers, ErrorLog: silent,
 	}
-	proxy.ServeHTTP(w, x.in)
+	proxy.ServeHTTP(&x.w, x.in)
+	linger = lingering
 	if x.outcome == answered && errors.Is(context.Cause(ctx), errStalled) {
 		x.outcome = stalled // a tunnel
 	}
@@ -107,21 +117,26 @@ func (b *bufferPool) Put(buf []byte) { b.pool.Put((*[32 << 10]byte)(buf)) }
 // told so by the upstream, so that its body is left alone.
 func (x *exchange) prepareBody(w http.ResponseWriter) error {
 	r := x.in
+	if !httpguts.ValidHeaderFieldName(r.Method) {
+		return errMethod
+	}
 	limit := x.route.maxBody
 	if limit > 0 && r.ContentLength > limit {
 		return &http.MaxBytesError{Limit: limit}
 	}
+	x.upload.src = r.Body
 	switch {
 	case r.ContentLength == 0:
 		r.Body = nil
 	case r.ContentLength > 0 && r.ContentLength <= replayable && r.Header.Get("Expect") == "":
 		x.small = make([]byte, r.ContentLength)
-		if _, err := io.ReadFull(r.Body, x.small); err != nil {
+		if _, err := io.ReadFull(&x.upload, x.small); err != nil {
 			return &clientError{err}
 		}
+		x.upload.ended()
 		r.Body = http.NoBody // each attempt gets a reader of its own
 	default:
-		x.body = &requestBody{x: x, src: r.Body}
+		x.body = &x.upload
 		if limit > 0 {
 			x.body.src = http.MaxBytesReader(w, r.Body, limit)
 		}
@@ -140,6 +155,9 @@ func (x *exchange) expire() {
 	why := x.why
 	x.mu.Unlock()
 	x.cancel(why)
+	if errors.Is(why, errReading) {
+		x.upload.interrupt()
+	}
 }
 
 // wait says for what the exchange waits from now on, and for how long at most.
@@ -158,12 +176,20 @@ func (x *exchange) wait(why error, d time.Duration, isHead bool) {
 	x.timer.Reset(d)
 }
 
-// end is when the handler returns: who still sends the client's body must not read it any more.
-func (x *exchange) end() {
+// end is when the handler returns: who still sends the client's body must not read it any more. net/http reads what is left of
+// it for some time.
+func (x *exchange) end(linger time.Duration) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.over = true
 	x.timer.Stop()
+	x.mu.Unlock()
+	if x.client.ContentLength == 0 || x.upload.wasWhole() {
+		return
+	}
+	x.upload.interrupt()
+	if x.client.ProtoMajor == 1 && !x.upload.wasWhole() {
+		_ = http.NewResponseController(x.w.ResponseWriter).SetReadDeadline(time.Now().Add(linger))
+	}
 }
 
 func (x *exchange) hasHead() bool {
@@ -181,7 +207,6 @@ func (x *exchange) isOver() bool {
 // rewrite makes the request for the upstream, apart from which server is asked.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out, h := pr.Out, pr.Out.Header
-	out.Trailer = pr.In.Trailer // filled in when the body was read
 	out.URL.RawQuery = pr.In.URL.RawQuery
 	if !gateway.IsWebSocket(pr.In.Header) && h.Get("Upgrade") != "" {
 		h.Del("Upgrade")
@@ -192,6 +217,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 		out.Host = rewritten
 	}
 	x.route.request.apply(h)
+	out.Trailer = x.announceTrailer(h)
 	x.out = out
 }
 
@@ -346,7 +372,7 @@ func (x *exchange) verdict(res *http.Response, err error) error {
 		return errors.New(res.Status)
 	case err == nil:
 		return nil
-	case x.blame(err) == clientGone, x.blame(err) == tooLarge, x.blame(err) == clientSlow:
+	case x.blame(err) == clientGone, x.blame(err) == tooLarge, x.blame(err) == clientSlow, x.blame(err) == badRequest:
 		return errNotTheServer
 	}
 	return err
@@ -360,6 +386,7 @@ func (x *exchange) blame(err error) outcome {
 	}
 	var large *http.MaxBytesError
 	var fault *clientError
+	var ours *outbound.Error
 	switch {
 	case errors.As(err, &large):
 		return tooLarge
@@ -373,12 +400,15 @@ func (x *exchange) blame(err error) outcome {
 		return clientGone
 	case errors.Is(err, errNoServer):
 		return noServer
+	case x.out == nil, errors.As(err, &ours) && ours.Phase == outbound.Request:
+		return badRequest // it cannot be sent as it is
 	}
 	return unreachable
 }
 
 // answer is called with the head of the answer.
 func (x *exchange) answer(res *http.Response) error {
+	x.w.final = true
 	if x.info.ID != "" {
 		delete(res.Header, "X-Request-Id") // the gateway has set it
 	}
@@ -395,6 +425,7 @@ func (x *exchange) answer(res *http.Response) error {
 
 // fail answers for an upstream that did not.
 func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
+	x.w.final = true
 	x.outcome = x.blame(err)
 	x.m.logFailure(x, err)
 	if x.outcome == noServer {
@@ -402,8 +433,10 @@ func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 	}
 	var said *gateway.Problem // by the gateway, of the body
 	if ofClient := x.body.failure(); ofClient != nil && errors.As(ofClient, &said) || errors.As(err, &said) {
-		gateway.Fail(w, x.client, said)
-		return
+		if x.outcome != clientSlow { // which is this side's word
+			gateway.Fail(w, x.client, said)
+			return
+		}
 	}
 	gateway.Fail(w, x.client, x.outcome.problem(x.route))
 }
@@ -413,12 +446,16 @@ type requestBody struct {
 	x   *exchange
 	src io.ReadCloser
 
-	mu   sync.Mutex
-	read bool
-	err  error // of the client
+	reading, interrupting sync.Mutex // held while one does that
+
+	mu          sync.Mutex
+	read, whole bool
+	err         error // of the client
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	if b.x.isOver() {
 		return 0, http.ErrBodyReadAfterClose
 	}
@@ -428,6 +465,10 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.x.wait(errReading, b.x.route.idle, false)
 	n, err := b.src.Read(p)
 	b.x.wait(errSilent, b.x.route.timeout, false)
+	if err == io.EOF {
+		b.x.receiveTrailer()
+		b.ended()
+	}
 	if b.x.copied != nil {
 		b.x.copied.add(p[:n], err)
 	}
@@ -437,6 +478,33 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.mu.Unlock()
 	}
 	return n, err
+}
+
+// interrupt ends what reads, and waits for that: net/http bears no Read after the handler has returned.
+func (b *requestBody) interrupt() {
+	b.interrupting.Lock()
+	defer b.interrupting.Unlock()
+	connection := http.NewResponseController(b.x.w.ResponseWriter)
+	for !b.reading.TryLock() {
+		if connection.SetReadDeadline(time.Unix(1, 0)) != nil {
+			return // it is no connection, or gone
+		}
+		time.Sleep(time.Millisecond) // again and again: something between may set its own
+	}
+	b.reading.Unlock()
+}
+
+// ended says that all has come.
+func (b *requestBody) ended() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.whole = true
+}
+
+func (b *requestBody) wasWhole() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
 }
 
 // Close leaves the client's body to its server: another attempt may need it.
@@ -466,6 +534,8 @@ func (b *requestBody) failure() error {
 type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
+
+var errMethod = errors.New("the method is no token")
 
 var errClientGone = &clientError{errors.New("the client is gone")}
 

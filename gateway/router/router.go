@@ -323,6 +323,7 @@ func (m *Router) serve(w http.ResponseWriter, r *http.Request, rt *route, info *
 			gateway.Fail(w, r, err)
 			return
 		}
+		leaveBody(w, r)
 		w.Header().Set("Location", location)
 		rt.response.apply(w.Header())
 		w.WriteHeader(t.redirect.status)
@@ -332,6 +333,7 @@ func (m *Router) serve(w http.ResponseWriter, r *http.Request, rt *route, info *
 }
 
 func (a *respond) serve(w http.ResponseWriter, r *http.Request, rt *route) {
+	leaveBody(w, r)
 	h := w.Header()
 	if a.body != "" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -344,6 +346,14 @@ func (a *respond) serve(w http.ResponseWriter, r *http.Request, rt *route) {
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write([]byte(a.body)) // who does not read it is gone
+	}
+}
+
+// leaveBody is for answers that need no body. net/http reads what there is of it, but not of a client that waits to be told
+// so, and may send it all the same.
+func leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 && r.ProtoMajor == 1 && r.Header.Get("Expect") != "" {
+		gateway.EndAfterAnswer(w)
 	}
 }
 

@@ -200,7 +200,7 @@ func (h *Handler) timeout(r *http.Request, t *target) (time.Duration, error) {
 		return 0, gateway.NewProblem(http.StatusBadRequest, "%s is no time: write 1.5s, 250ms or a number of seconds", timeoutHeader)
 	}
 	limit := h.opts.MaxTimeout
-	if t.limit.Timeout > 0 {
+	if t.limit.Timeout > 0 && t.stream == noStream {
 		limit = t.limit.Timeout
 	}
 	return min(d, limit), nil

@@ -316,6 +316,22 @@ func TestTargetOfARoute(t *testing.T) {
 	require.Equal(t, 504, w.problem(w.do("POST", "/x", "", "X-Request-Timeout: 1h")).Status, "no longer than the route lets it")
 }
 
+// TestTimeOfARouteIsNotAStreams: it is for calls, and for opening a stream, which then has the time that its client wants.
+func TestTimeOfARouteIsNotAStreams(t *testing.T) {
+	const beat, timeout = 20 * time.Millisecond, 50 * time.Millisecond
+	w := newWorld(t, with(func(o *rpc.Options) { o.Heartbeat = beat }), middleware(func(_ *http.Request, info *gateway.Info) error {
+		info.Target = &gateway.Target{Service: "greeter", Endpoint: "Greeter.Count", Timeout: timeout}
+		return nil
+	}))
+	for _, header := range [][]string{{"Accept: text/event-stream"}, {"Accept: text/event-stream", "X-Request-Timeout: 1m"}} {
+		in := bufio.NewReader(w.open("GET", "/x?zip=1&city=wait", nil, header...).Body)
+		require.Equal(t, `data: {"zip":1}`, line(t, in))
+		for start := time.Now(); time.Since(start) < 4*timeout; {
+			require.Contains(t, []string{"", ":"}, line(t, in))
+		}
+	}
+}
+
 // TestNodesWithoutTheEndpoint: while a version is rolled out, calls go to the nodes that have what is called.
 func TestNodesWithoutTheEndpoint(t *testing.T) {
 	w := newWorld(t)

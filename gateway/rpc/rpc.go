@@ -95,7 +95,8 @@
 // # Time
 //
 // The header X-Request-Timeout, 1.5s, 250ms or a number of seconds, is the time of the call, up to
-// Options.MaxTimeout and the route's own. The service is told of it. When the client goes, the call is cancelled.
+// Options.MaxTimeout and the route's own. The service is told of it. When the client goes, the call is cancelled. A stream has
+// no end but the one that the header gives it; a route's time is for opening it.
 //
 // # Errors
 //

@@ -33,7 +33,8 @@ type stream struct {
 	done   func()
 }
 
-// open opens the stream that t is, with the time that r gives it. It ends with r, and when the gateway stops.
+// open opens the stream that t is, with the time that r gives it; what a route says is for opening it, as for calls. The
+// stream ends with r, and when the gateway stops.
 func (h *Handler) open(r *http.Request, info *gateway.Info, t *target, as bodyType) (*stream, error) {
 	if err := info.Admit(t.service, t.endpoint); err != nil {
 		return nil, err
@@ -41,9 +42,6 @@ func (h *Handler) open(r *http.Request, info *gateway.Info, t *target, as bodyTy
 	timeout, err := h.timeout(r, t)
 	if err != nil {
 		return nil, err
-	}
-	if timeout == 0 {
-		timeout = t.limit.Timeout
 	}
 	if !h.begin() {
 		return nil, gateway.NewProblem(http.StatusServiceUnavailable, "the gateway stops: try again")
