@@ -1,0 +1,131 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/plugmicro/micro/gateway"
+)
+
+func (p *parser) rewrite(n *yaml.Node, r *route) {
+	rw, ways := &r.rewrite, 0
+	names := append(slices.Clone(r.match.path.params), "path")
+	pathPattern := func(s string) (err error) {
+		ways++
+		if rw.path, err = parsePattern(s, names); err != nil {
+			return err
+		}
+		return checkPath(sample(s))
+	}
+	from := func(s string) error {
+		ways++
+		rw.from = s
+		if err := checkPath(s); err != nil {
+			return err
+		}
+		if !r.match.path.canBeBelow(s) {
+			return fmt.Errorf("no path that this route takes (%s) begins with %s", &r.match.path, s)
+		}
+		return nil
+	}
+	p.mapping(n, fields{
+		"strip_prefix": p.text(func(s string) error { rw.to = "/"; return from(s) }),
+		"replace_prefix": func(n *yaml.Node) {
+			p.complete(n, fields{"from": p.text(from), "to": p.string(&rw.to, checkPath)},
+				func() bool { return rw.from != "" && rw.to != "" }, "replace_prefix wants from and to")
+		},
+		"path": p.text(pathPattern),
+		"regex": func(n *yaml.Node) {
+			ways++
+			p.complete(n, fields{
+				"match": p.text(func(s string) (err error) {
+					rw.regex, err = regexp.Compile(s)
+					return err
+				}),
+				"to": p.string(&rw.replace, anything),
+			}, func() bool { return rw.regex != nil && rw.replace != "" }, "regex wants match and to")
+		},
+		"host": p.string(&rw.host, func(s string) error {
+			if s == upstreamHost {
+				return nil
+			}
+			if strings.Contains(s, "*") {
+				return errors.New("a host is one name here")
+			}
+			return checkHost(s)
+		}),
+	})
+	if ways > 1 {
+		p.fail(n, "a path is rewritten in one way: strip_prefix, replace_prefix, path or regex")
+	}
+}
+
+// canBeBelow says whether some path that is matched is prefix or below it.
+func (p *pathMatch) canBeBelow(prefix string) bool {
+	switch p.kind {
+	case exactPath, prefixPath:
+		return gateway.HasPrefix(p.text, prefix)
+	case templatePath:
+		static := "/"
+		for _, s := range p.segments {
+			if s.param {
+				break
+			}
+			static = strings.TrimSuffix(static, "/") + "/" + s.text
+		}
+		return gateway.HasPrefix(static, prefix)
+	}
+	return true
+}
+
+// ofGateway are headers that are not for a file to change: they are the connection's, or say who the client is.
+var ofGateway = []string{
+	"Connection", "Content-Length", "Forwarded", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding",
+	"Upgrade", "X-Real-Ip", "X-Request-Id",
+}
+
+func changeable(s string) (string, error) {
+	name, err := headerName(s)
+	if err == nil && (slices.Contains(ofGateway, name) || strings.HasPrefix(name, "X-Forwarded-")) {
+		err = fmt.Errorf("the header %s is set by the gateway itself", name)
+	}
+	return name, err
+}
+
+func (p *parser) headerChange(n *yaml.Node, c *headerChange) {
+	p.mapping(n, fields{
+		"set": p.headers(&c.set),
+		"add": p.headers(&c.add),
+		"remove": p.each(p.text(func(s string) error {
+			name, err := changeable(s)
+			c.remove = append(c.remove, name)
+			return err
+		})),
+	})
+}
+
+func (p *parser) headers(m *map[string]string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		*m = make(map[string]string)
+		p.pairs(n, func(key, value *yaml.Node) {
+			name, err := changeable(key.Value)
+			if err != nil {
+				p.fail(key, "%v", err)
+				return
+			}
+			p.text(func(s string) error {
+				(*m)[name] = s
+				if !httpguts.ValidHeaderFieldValue(s) {
+					return errors.New("the value of a header is one line without control characters")
+				}
+				return nil
+			})(value)
+		})
+	}
+}
