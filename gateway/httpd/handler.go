@@ -43,6 +43,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := g.prepare(x, r, body)
 	if g.backend.tracer != nil {
 		r, x.span = httptrace.Start(g.backend.tracer, r)
+		if t, ok := g.backend.tracer.(responder); ok {
+			t.Respond(r.Context(), x.Header().Set)
+		}
 	}
 	if err != nil {
 		gateway.Fail(x, r, err)
@@ -58,6 +61,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		g.chain.ServeHTTP(x, r)
 	}
+}
+
+// responder is a tracer that tells a client which asked what was decided of its trace, as X-Ray has it.
+type responder interface {
+	Respond(ctx context.Context, set func(key, value string))
 }
 
 // setID takes the id that the client or a proxy gave the request, if it can be shown in logs, or makes one.
