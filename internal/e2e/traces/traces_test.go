@@ -195,9 +195,10 @@ func TestOneTrace(t *testing.T) {
 				env := append(broker(t), "MICRO_REGISTRY_DIR="+filepath.Join(t.TempDir(), "registry"), "MICRO_TRACER=otlp",
 					"MICRO_TRACER_PROTOCOL="+protocol, "MICRO_TRACER_ENDPOINT="+receiver.Addr)
 				stock, shop, billing := start(t, env, "stock"), start(t, env, "shop"), start(t, env, "billing")
-				gateway := start(t, append(env, "MICRO_GATEWAY_ADDRESS=127.0.0.1:0", "MICRO_GATEWAY_ADMIN_ADDRESS=off"), "gateway")
 				stock.prints("INFO serving")
 				shop.prints("INFO serving")
+				// It knows of those that were there before it: of others it hears a moment later.
+				gateway := start(t, append(env, "MICRO_GATEWAY_ADDRESS=127.0.0.1:0", "MICRO_GATEWAY_ADMIN_ADDRESS=off"), "gateway")
 				billing.prints("INFO subscribed")
 				addr, _, _ := strings.Cut(gateway.prints("the gateway serves address="), " ")
 				rsp, err := http.Post("http://"+addr+"/shop/shop/order", "application/json", strings.NewReader(`{"Item":"book"}`))
