@@ -130,8 +130,8 @@ func fromURL(ctx context.Context, env *plugin.Env, address string) (jwt.Keyfunc,
 		HTTPTimeout:               10 * time.Second,
 		RefreshInterval:           time.Hour,
 		NoErrorReturnFirstHTTPReq: &later,
-		RefreshUnknownKID:         rate.NewLimiter(rate.Every(10*time.Second), 1),
-		RateLimitWaitMax:          3 * time.Second, // bounds fetching, too; who names an unknown key waits no longer
+		RefreshUnknownKID:         rate.NewLimiter(rate.Inf, 1), // the limit is ours: the library's shares its time with the fetching
+		RateLimitWaitMax:          10 * time.Second,
 		RefreshErrorHandlerFunc: func(string) func(context.Context, error) {
 			return func(_ context.Context, err error) {
 				if ctx.Err() == nil {
@@ -143,7 +143,31 @@ func fromURL(ctx context.Context, env *plugin.Env, address string) (jwt.Keyfunc,
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", shown, reasonOf(err))
 	}
-	return k.Keyfunc, k, nil
+	fetches := rate.NewLimiter(rate.Every(fetchAgain), 1)
+	return func(token *jwt.Token) (any, error) {
+		if kid, ok := token.Header["kid"].(string); ok && !isKnown(ctx, k, kid) && !fetches.Allow() {
+			return nil, errUnknownKey
+		}
+		return k.Keyfunc(token)
+	}, k, nil
+}
+
+// fetchAgain is how often keys are fetched because a token names one that is not known: strangers can do so at will.
+const fetchAgain = 10 * time.Second
+
+var errUnknownKey = errors.New("the key is not known, and the keys were fetched a moment ago")
+
+func isKnown(ctx context.Context, k keyfunc.Keyfunc, kid string) bool {
+	all, err := k.Storage().KeyReadAll(ctx)
+	if err != nil {
+		return false
+	}
+	for _, key := range all {
+		if key.Marshal().KID == kid {
+			return true
+		}
+	}
+	return false
 }
 
 // withoutSecrets leaves out what may be one: a password, and the query.

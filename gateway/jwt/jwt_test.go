@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -139,9 +140,23 @@ func TestKeyIsNoSecret(t *testing.T) {
 
 // issuer serves a JWK set, as those who log people in do.
 type issuer struct {
+	mu   sync.Mutex
 	keys map[string]*rsa.PrivateKey
 	away atomic.Bool
+	slow atomic.Int64 // nanoseconds that an answer takes
 	*httptest.Server
+}
+
+func (i *issuer) hide(kid string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.keys, kid)
+}
+
+func (i *issuer) show(kid string, key *rsa.PrivateKey) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keys[kid] = key
 }
 
 func newIssuer(t *testing.T, kids ...string) *issuer {
@@ -156,6 +171,7 @@ func newIssuer(t *testing.T, kids ...string) *issuer {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
+		time.Sleep(time.Duration(i.slow.Load()))
 		_, _ = w.Write(i.set())
 	}))
 	t.Cleanup(func() { i.Close(); http.DefaultClient.CloseIdleConnections() })
@@ -163,6 +179,8 @@ func newIssuer(t *testing.T, kids ...string) *issuer {
 }
 
 func (i *issuer) set() []byte {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	var keys []map[string]string
 	for kid, key := range i.keys {
 		keys = append(keys, map[string]string{"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig",
@@ -187,6 +205,18 @@ func TestKeysFromURL(t *testing.T) {
 	}
 	code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodRS256, stranger, "one", fine()))
 	require.Equal(t, 401, code)
+}
+
+// TestNewKey: the issuer has a new key, and answers slowly, while requests with unknown keys come all the time.
+func TestNewKey(t *testing.T) {
+	i := newIssuer(t, "one", "two")
+	two := i.keys["two"]
+	i.hide("two")
+	ask := protect(t, gwjwt.Config{JWKS: i.URL})
+	i.show("two", two)
+	i.slow.Store(int64(300 * time.Millisecond))
+	token := "Bearer " + sign(t, jwt.SigningMethodRS256, two, "two", fine())
+	require.Eventually(t, func() bool { code, _, _ := ask("/", token); return code == 200 }, 30*time.Second, 10*time.Millisecond)
 }
 
 func TestIssuerThatIsAwayLetsNobodyIn(t *testing.T) {
