@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/internal/mux"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
@@ -407,27 +407,10 @@ func TestSingleProcessWorksOffItsOwnMessages(t *testing.T) {
 	})
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestLossIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		log := &lockedBuffer{}
+		log := &logtest.Buffer{}
 		w.log = slog.New(slog.NewTextHandler(log, nil))
 		publisher, subscriber := w.open(Config{Grace: time.Minute}), w.open(Config{})
 		w.subscribe(subscriber, stuck, broker.Group("g"))

@@ -3,7 +3,6 @@
 package rabbitmq
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/internal/amqp"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/internal/servers"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
@@ -517,28 +517,10 @@ func givenBackTooOften(t *testing.T, s *servers.RabbitServer) {
 	}
 }
 
-// safeBuffer is a log that is read while it is written.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // logged opens a broker whose log can be read.
-func logged(t *testing.T, c Config) (*Broker, *safeBuffer) {
+func logged(t *testing.T, c Config) (*Broker, *logtest.Buffer) {
 	t.Helper()
-	log := &safeBuffer{}
+	log := &logtest.Buffer{}
 	b, err := open(context.Background(), c, slog.New(slog.NewTextHandler(log, nil)))
 	require.NoError(t, err)
 	t.Cleanup(func() { b.Close() })
@@ -802,7 +784,7 @@ func TestOpenErrors(t *testing.T) {
 		"wrong TLS":      {wrongTLS, []string{s.TLSAddr, "--broker-tls-ca"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &safeBuffer{}
+			log := &logtest.Buffer{}
 			err := within(t, 3*time.Second, func() error {
 				_, err := open(context.Background(), test.config, slog.New(slog.NewTextHandler(log, nil)))
 				return err

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 )
@@ -37,25 +36,8 @@ type front struct {
 	*httptest.Server
 	router *Router
 	file   string
-	log    *buffer
+	log    *logtest.Buffer
 	client *http.Client // whose connections are its own
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // settings of a front.
@@ -70,7 +52,7 @@ type settings struct {
 
 func start(t testing.TB, routes string, change ...func(*settings)) *front {
 	t.Helper()
-	f := &front{file: filepath.Join(t.TempDir(), "routes.yaml"), log: new(buffer)}
+	f := &front{file: filepath.Join(t.TempDir(), "routes.yaml"), log: new(logtest.Buffer)}
 	s := settings{Config: Config{File: f.file, Timeout: 10 * time.Second, IdleTimeout: time.Minute}}
 	s.next = func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no route", http.StatusTeapot) }
 	for _, c := range change {
@@ -105,7 +87,7 @@ func start(t testing.TB, routes string, change ...func(*settings)) *front {
 		}
 		chain.ServeHTTP(w, r)
 	}))
-	said := new(buffer)
+	said := new(logtest.Buffer)
 	f.Server.Config.ErrorLog = log.New(said, "", 0)
 	t.Cleanup(func() { require.NotContains(t, said.String(), "panic") })
 	if s.h2 {

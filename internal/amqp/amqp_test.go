@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/internal/servers"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
@@ -280,28 +281,10 @@ func alarm(t *testing.T, s *servers.RabbitServer, config Config) {
 	require.NoError(t, conn.Close(), "once more")
 }
 
-// safeBuffer is a log that is read while it is written.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 func runs(t *testing.T, s *servers.RabbitServer, config Config) {
 	ctx, cancel := context.WithCancel(t.Context())
 	conns, failures, ended := make(chan *Conn), make(chan error, 1000), make(chan error, 1)
-	var log safeBuffer
+	var log logtest.Buffer
 	d, err := NewDialer("broker", config, slog.New(slog.NewTextHandler(&log, nil)))
 	require.NoError(t, err)
 	s.Proxy.Cut()

@@ -3,7 +3,6 @@
 package local
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/registry/registrytest"
@@ -275,7 +275,7 @@ func TestStrangeFilesAreSkippedWithOneWarning(t *testing.T) {
 		strange = append(strange, locked)
 	}
 
-	var logs lockedBuffer
+	var logs logtest.Buffer
 	r, err := Open(dir, slog.New(slog.NewTextHandler(&logs, nil)))
 	require.NoError(t, err)
 	defer r.Close()
@@ -298,23 +298,6 @@ func TestStrangeFilesAreSkippedWithOneWarning(t *testing.T) {
 		}
 		require.Equal(t, 1, strings.Count(logs.String(), name), name+"\n"+logs.String())
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func TestTemporaryFilesOfTheDeadAreSwept(t *testing.T) {

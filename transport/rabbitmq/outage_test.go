@@ -3,39 +3,20 @@
 package rabbitmq
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/internal/amqp"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 )
 
-// safeBuffer is a log that is read while it is written.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func logged(tr *Transport) *safeBuffer {
-	log := &safeBuffer{}
+func logged(tr *Transport) *logtest.Buffer {
+	log := &logtest.Buffer{}
 	tr.log = slog.New(slog.NewTextHandler(log, nil))
 	return log
 }

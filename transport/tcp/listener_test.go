@@ -1,18 +1,17 @@
 package tcp
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/internal/testcert"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/transport"
@@ -82,7 +81,7 @@ func TestAddressErrorsSayWhatToDo(t *testing.T) {
 }
 
 func TestMaxConns(t *testing.T) {
-	var logged lockedBuffer
+	var logged logtest.Buffer
 	l, err := listenLogging(t, Config{MaxConns: 2}, &logged)
 	require.NoError(t, err)
 	defer l.Close()
@@ -113,23 +112,6 @@ func listenLogging(t *testing.T, c Config, w io.Writer) (transport.Listener, err
 	tr := open(t, c).(*Transport)
 	tr.log = slog.New(slog.NewTextHandler(w, nil))
 	return tr.Listen(t.Context(), "127.0.0.1:0")
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func TestSettingsThatMakeNoSenseAreRefused(t *testing.T) {
