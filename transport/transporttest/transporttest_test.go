@@ -421,6 +421,7 @@ type conn struct {
 	n      *network
 	link   *link
 	closed atomic.Bool
+	ending sync.Mutex // held by a mutant's Close, which may receive: one at a time may
 }
 
 // call gives a call up when the connection is lost.
@@ -496,6 +497,8 @@ func (c *conn) CloseSend() error {
 func (c *conn) Close() error {
 	c.closed.Store(true)
 	if c.n.mutant.close != nil {
+		c.ending.Lock()
+		defer c.ending.Unlock()
 		return c.n.mutant.close(receiver{c.Conn, &conn{Conn: c.Conn, n: c.n, link: c.link}})
 	}
 	return c.Conn.Close()
