@@ -135,7 +135,7 @@ var mutants = map[string]struct {
 	"takes its time":         {[]string{unreachable}, func(m *mutant) { m.dialError = func(ctx context.Context, err error) error { <-ctx.Done(); return err } }},
 	"names no address":       {[]string{unreachable}, func(m *mutant) { m.dialError = func(context.Context, error) error { return transport.ErrUnreachable } }},
 	"shares addresses":       {[]string{inUse}, func(m *mutant) { m.twice = true }},
-	"leaves descriptors":     {[]string{churn}, func(m *mutant) { m.dialed = func() { f, _ := os.Open(os.DevNull); m.files = append(m.files, f) } }},
+	"leaves descriptors":     {[]string{churn}, func(m *mutant) { m.dialed = func() { f, _ := os.Open(os.DevNull); m.files.Store(f, nil) } }},
 	"leaves queues":          {[]string{churn, leavesNothing}, func(m *mutant) { m.dialed = func() { m.queues.Add(1) } }},
 	"leaves goroutines":      {[]string{inOrder}, func(m *mutant) { m.dialed = func() { go func() { select {} }() } }},
 	"lets everybody in":      {[]string{refused}, func(m *mutant) { m.open = true }},
@@ -213,6 +213,7 @@ func TestSuiteNotices(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			require.ErrorAs(t, err, &exit, "%s", out)
+			require.False(t, strings.Contains(string(out), "DATA RACE"), "the mutant itself is wrong: it may die of that before anything is noticed")
 			for _, test := range m.noticed {
 				require.Contains(t, string(out), "--- FAIL: TestMutant/"+strings.ReplaceAll(test, " ", "_")+" ")
 			}
@@ -248,7 +249,7 @@ type mutant struct {
 	held                 atomic.Pointer[[]byte]
 	buffer               [1 << 20]byte
 	hoard                [][]byte
-	files                []*os.File
+	files                sync.Map // that nobody closes, and the collector must not
 }
 
 func run(t *testing.T, m *mutant, timeout time.Duration) {
