@@ -4,7 +4,8 @@
 //	defer w.Close()
 //
 // It notices a file that is written, replaced by a rename, or that a symbolic link on the way leads elsewhere to, as
-// Kubernetes does it with its volumes.
+// Kubernetes does it with its volumes. One that is written in place is read when it has stopped changing: who wants no moment
+// of a half-written file at all, as a writer may die on the way, writes another and renames it.
 package filewatch
 
 import (
@@ -21,7 +22,8 @@ import (
 )
 
 const (
-	settle = 50 * time.Millisecond // how long a file must be left alone before it is read: a writer may be at it
+	settle = 50 * time.Millisecond // how long a file must stay the same before it is used: a writer may be at it
+	empty  = 2 * time.Second       // the same for an empty one: who writes in place cuts a file to nothing first
 	latest = time.Second           // after which it is read all the same: something else in its folder may change all the time
 	poll   = 2 * time.Second       // what notifications miss, such as changes on network volumes, is found by this
 	limit  = 64 << 20              // bytes of a file
@@ -32,8 +34,10 @@ type Watch struct {
 	file   string
 	log    *slog.Logger
 	load   func([]byte) error
-	last   []byte // what load was given last
-	failed string // what was logged last, so that it is logged once
+	last   []byte    // what load was given last
+	seen   []byte    // what was read last, while it is not used
+	since  time.Time // when that was read first; zero if all that was read is used
+	failed string    // what was logged last, so that it is logged once
 	events *fsnotify.Watcher
 	stop   chan struct{}
 	once   sync.Once
@@ -96,32 +100,51 @@ func (w *Watch) run() {
 			}
 			next.Reset(min(settle, time.Until(first.Add(latest))))
 		case <-next.C:
-			w.look()
 			first = time.Time{}
-			next.Reset(poll)
+			next.Reset(w.look())
 		}
 	}
 }
 
-// look calls load if there is something new.
-func (w *Watch) look() {
+// look calls load if there is something new that has settled. It returns when to look again.
+func (w *Watch) look() time.Duration {
 	data, err := read(w.file)
+	if err == nil && bytes.Equal(data, w.last) {
+		w.since, w.failed = time.Time{}, ""
+		return poll
+	}
+	if err == nil && !w.settled(data) {
+		return settle
+	}
 	if err == nil {
-		if bytes.Equal(data, w.last) {
-			w.failed = ""
-			return
-		}
 		err = w.load(data)
 	}
 	if err != nil {
-		if w.failed != err.Error() {
-			w.failed = err.Error()
-			w.log.Warn("the changed file is not used: what was read before stays in force", "error", err)
-		}
-		return
+		w.warn(err)
+		return poll
 	}
-	w.last, w.failed = data, ""
+	w.last, w.since, w.failed = data, time.Time{}, ""
 	w.log.Info("the changed file is in use")
+	return poll
+}
+
+// settled is whether the file has been found as it is now for long enough.
+func (w *Watch) settled(data []byte) bool {
+	if w.since.IsZero() || !bytes.Equal(data, w.seen) {
+		w.seen, w.since = data, time.Now()
+		return false
+	}
+	if len(data) == 0 {
+		return time.Since(w.since) >= empty
+	}
+	return time.Since(w.since) >= settle
+}
+
+func (w *Watch) warn(err error) {
+	if w.failed != err.Error() {
+		w.failed = err.Error()
+		w.log.Warn("the changed file is not used: what was read before stays in force", "error", err)
+	}
 }
 
 func read(file string) ([]byte, error) {

@@ -119,8 +119,8 @@ func TestWhatIsWrongIsToldOnceAndNotUsed(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "it is bad 2") }, 10*time.Second, 5*time.Millisecond)
 	write(t, file, "two")
 	r.wait(t, "two")
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "in use") }, 10*time.Second, 5*time.Millisecond)
 	require.Equal(t, 2, strings.Count(log.String(), "WARN"))
-	require.Contains(t, log.String(), "in use")
 }
 
 func TestFirstReading(t *testing.T) {
