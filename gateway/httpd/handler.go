@@ -41,6 +41,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.metrics.inFlight.Inc()
 	defer g.done(x, r)
 	err := g.prepare(x, r, body)
+	if !g.settings.ClientTraces {
+		removeTrace(r.Header)
+	}
 	if g.backend.tracer != nil {
 		r, x.span = httptrace.Start(g.backend.tracer, r)
 		if t, ok := g.backend.tracer.(responder); ok {
@@ -60,6 +63,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.serveReady(x, r)
 	default:
 		g.chain.ServeHTTP(x, r)
+	}
+}
+
+// removeTrace takes from a request what any of the tracers would believe, here or further on.
+func removeTrace(h http.Header) {
+	for _, name := range []string{"Traceparent", "Tracestate", "Baggage", "X-Amzn-Trace-Id"} {
+		delete(h, name)
 	}
 }
 

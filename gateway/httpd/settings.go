@@ -52,6 +52,8 @@ type Settings struct {
 	StopDelay    time.Duration `default:"300ms" help:"how long, when it stops, it goes on to take requests while /readyz says no: as long as those who send them take to notice"`
 	DrainTimeout time.Duration `default:"30s" help:"limit for stopping: requests and streams that run longer are cut off"`
 
+	ClientTraces bool `default:"true" help:"continue the traces that requests name, and record those that they want recorded; false: traceparent, tracestate, baggage and X-Amzn-Trace-Id are removed from requests, and each begins a trace of its own"`
+
 	AccessLog bool `default:"true" help:"log each request"`
 }
 
