@@ -160,13 +160,16 @@ func TestSecretNeverShows(t *testing.T) {
 
 func TestMaskURLs(t *testing.T) {
 	for text, want := range map[string]string{
-		"amqp://guest:pass@host:5672/":        "amqp://guest:***@host:5672/",
-		`"http://u:p@ss@h/x": bad (flag --u)`: `"http://u:***@h/x": bad (flag --u)`,
-		"http://host:80/path":                 "http://host:80/path",
-		`address "bob:pass@h:9092": bad`:      `address "bob:***@h:9092": bad`,
-		"a=bob:p/a@ss@h:9092":                 "a=bob:***@h:9092",
-		"mail to a@b: refused":                "mail to a@b: refused",
-		"nothing":                             "nothing",
+		"amqp://guest:pass@host:5672/":         "amqp://guest:***@host:5672/",
+		`"http://u:p@ss@h/x": bad (flag --u)`:  `"http://u:***@h/x": bad (flag --u)`,
+		"http://host:80/path":                  "http://host:80/path",
+		`address "bob:pass@h:9092": bad`:       `address "bob:***@h:9092": bad`,
+		"a=bob:p/a@ss@h:9092":                  "a=bob:***@h:9092",
+		"mail to a@b: refused":                 "mail to a@b: refused",
+		"nothing":                              "nothing",
+		"https://h/keys?v=1&api_key=abc&x=y#f": "https://h/keys?v=1&api_key=***&x=y#f",
+		`"https://u:p@h/a?Access-Token=a/b@c"`: `"https://u:***@h/a?Access-Token=***"`,
+		"what?key=value":                       "what?key=value",
 	} {
 		require.Equal(t, want, maskURLs(text))
 	}
