@@ -32,7 +32,7 @@ func init() { plugin.Register("basicauth", New, plugin.Doc("asks for a user and 
 
 // Config is what --middleware-basicauth-* sets.
 type Config struct {
-	File   string   `help:"users and their passwords as htpasswd -B writes them, one in a line"`
+	File   string   `help:"required: file with users and their passwords as htpasswd -B writes them, one in a line"`
 	Realm  string   `default:"micro" help:"what the browser says it asks for"`
 	Public []string `help:"paths, with what is below them, that everybody may use"`
 }

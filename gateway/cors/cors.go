@@ -27,7 +27,7 @@ func init() {
 
 // Config is what --middleware-cors-* sets.
 type Config struct {
-	Origins     []string      `help:"who may: https://shop.example.com, https://*.example.com for all below it, or * for everybody"`
+	Origins     []string      `help:"required: who may: https://shop.example.com, https://*.example.com for all below it, or * for everybody"`
 	Credentials bool          `help:"pages may send cookies and Authorization of the browser; not together with *"`
 	Methods     []string      `default:"GET,HEAD,POST" help:"methods that pages may use"`
 	Headers     []string      `default:"Authorization,Content-Type,X-Request-Id,X-Request-Timeout" help:"headers that pages may send"`

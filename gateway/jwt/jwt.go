@@ -35,11 +35,11 @@ func init() {
 
 // Config is what --middleware-jwt-* sets.
 type Config struct {
-	JWKS     string        `help:"URL of the keys, a JWK set, of those who sign"`
+	JWKS     string        `help:"required, or one of the next two: URL of the keys, a JWK set, of those who sign"`
 	KeyFile  string        `help:"or a file with them, read at the start: a JWK set, or one public key in PEM"`
 	Secret   plugin.Secret `help:"or the secret that tokens are signed with (HS256, HS384, HS512), of 32 bytes or more"`
 	Issuer   string        `help:"who must have issued the token; default: anybody who has the key"`
-	Audience []string      `help:"for whom the token must be, one of these"`
+	Audience []string      `help:"required: for whom the token must be, one of these"`
 	Leeway   time.Duration `default:"30s" help:"how far clocks may be apart"`
 	Claims   []string      `help:"claims that the called service is told, as metadata claim-NAME"`
 	Public   []string      `help:"paths, with what is below them, that need no token"`

@@ -71,7 +71,7 @@ import (
 
 // Config is set by --middleware-router-*.
 type Config struct {
-	File        string        `help:"file with the routes, YAML or JSON; read again when it changes"`
+	File        string        `help:"required: file with the routes, YAML or JSON; read again when it changes"`
 	Only        bool          `help:"answer 404 to what no route takes, instead of calling the service that the path names"`
 	Timeout     time.Duration `default:"30s" help:"until the head of an answer is there, for routes that do not say"`
 	IdleTimeout time.Duration `default:"5m" help:"how long nothing may move in a body, a WebSocket or a stream of events, for routes that do not say"`
