@@ -1,10 +1,9 @@
 package ipallow
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,233 +13,176 @@ import (
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/clientip"
+	"github.com/plugmicro/micro/internal/yamlfile"
 )
 
 // maxErrors is how many are told at once.
 const maxErrors = 20
 
-// parser collects what is wrong with a file.
-type parser struct {
-	file string
-	errs []error
-}
-
-// parse makes the lists of the settings and of the file, if there is one. Its error joins everything that is wrong in it, each
-// with its line.
+// parse makes the lists of the settings, which are validated, and of the file, if there is one. Its error has everything that
+// is wrong in that, each with its line.
 func parse(c Config, data []byte) (*lists, error) {
-	p := &parser{file: c.File}
-	l := new(lists)
-	all := forAll()
-	p.addTexts(all, "allow", c.Allow)
-	p.addTexts(all, "deny", c.Deny)
-	if c.File != "" {
-		p.document(data, l, all)
-	}
-	if len(p.errs) > maxErrors {
-		p.errs = append(p.errs[:maxErrors], fmt.Errorf("%s: and %d more", c.File, len(p.errs)-maxErrors))
-	}
-	if len(p.errs) > 0 {
-		return nil, errors.Join(p.errs...)
-	}
-	l.routes.sort()
-	l.services.sort()
-	l.routes = append(l.routes, all)
-	return l, nil
-}
-
-func (p *parser) fail(n *yaml.Node, format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.file, n.Line, fmt.Sprintf(format, args...)))
-}
-
-// addTexts adds what the settings have, which was validated.
-func (p *parser) addTexts(r *rule, key string, texts []string) {
-	for _, text := range texts {
-		prefix, err := clientip.ParsePrefix(text)
-		if err != nil {
-			p.errs = append(p.errs, err)
-			continue
-		}
-		r.set(key).Add(prefix)
-	}
-}
-
-// set is the list of that key.
-func (r *rule) set(key string) *clientip.Set {
-	if key == "deny" {
-		return &r.deny
-	}
-	if r.allow == nil {
-		r.allow = new(clientip.Set)
-	}
-	return r.allow
-}
-
-func (p *parser) document(data []byte, l *lists, all *rule) {
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var doc yaml.Node
-	switch err := decoder.Decode(&doc); {
-	case errors.Is(err, io.EOF):
-		p.errs = append(p.errs, fmt.Errorf("%s:1: it is empty: write allow, deny, routes or services", p.file))
-		return
-	case err != nil:
-		p.errs = append(p.errs, fmt.Errorf("%s:%s", p.file, lineFirst(err)))
-		return
-	}
-	var more yaml.Node
-	if decoder.Decode(&more) != io.EOF {
-		p.fail(&more, "there is more than one document: leave one")
-	}
-	root := doc.Content[0]
-	values := p.mapping(root, "allow", "deny", "routes", "services")
-	if len(values) == 0 {
-		p.fail(root, "it has no list: write allow, deny, routes or services")
-	}
-	p.addLists(all, values)
-	for _, n := range p.sequence(values["routes"]) {
-		l.routes = p.add(l.routes, n, p.route(n))
-	}
-	for _, n := range p.sequence(values["services"]) {
-		l.services = p.add(l.services, n, p.service(n))
-	}
-}
-
-// lineFirst is an error of the parser, which leaves out that it is in the first line.
-func lineFirst(err error) string {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	if after, ok := strings.CutPrefix(text, "line "); ok {
-		return after
-	}
-	return "1: " + text
-}
-
-// add refuses a second rule for the same: it would be chance which one counts.
-func (p *parser) add(rs rules, n *yaml.Node, r *rule) rules {
-	if slices.ContainsFunc(rs, func(other *rule) bool { return other.name == r.name }) {
-		p.fail(n, "the %s is there twice: put them together", r.name)
-	}
-	return append(rs, r)
-}
-
-func (p *parser) route(n *yaml.Node) *rule {
-	values := p.mapping(n, "host", "path", "allow", "deny")
-	host, path := p.text(values["host"]), p.text(values["path"])
-	if host == "" && path == "" {
-		p.fail(n, "a route has a host, a path or both")
-	}
-	if host != "" {
-		name, ok := checkHost(host)
-		if !ok {
-			p.fail(values["host"], "no request has the host %q: write a name in lower case, without a port, an address, or *.example.com", host)
-		}
-		if host = name; host == "*" {
-			host = ""
-		}
-	}
-	if path != "" {
-		if err := gateway.CheckPaths("path", []string{path}); err != nil {
-			p.fail(values["path"], "%v", err)
-		}
-		path = strings.TrimSuffix(path, "/")
-	}
-	r := forRoute(host, path)
-	p.addOwnLists(n, r, values)
-	return r
-}
-
-func (p *parser) service(n *yaml.Node) *rule {
-	values := p.mapping(n, "service", "endpoint", "allow", "deny")
-	service := p.text(values["service"])
-	if service == "" {
-		p.fail(n, "the name of the service is missing")
-	}
-	r := forService(service, p.text(values["endpoint"]))
-	p.addOwnLists(n, r, values)
-	return r
-}
-
-func (p *parser) addOwnLists(n *yaml.Node, r *rule, values map[string]*yaml.Node) {
-	if values["allow"] == nil && values["deny"] == nil {
-		p.fail(n, "it has no list: write allow, deny or both")
-	}
-	p.addLists(r, values)
-}
-
-func (p *parser) addLists(r *rule, values map[string]*yaml.Node) {
-	for _, key := range []string{"allow", "deny"} {
-		for _, n := range p.sequence(values[key]) {
-			prefix, err := clientip.ParsePrefix(n.Value)
-			switch {
-			case n.Kind != yaml.ScalarNode:
-				p.fail(n, "an address or a prefix is wanted: put one of IPv6 into quotes")
-			case err != nil:
-				p.fail(n, "%v", err)
-			default:
-				r.set(key).Add(prefix)
+	p := &parser{lists: new(lists), all: forAll()}
+	for key, texts := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
+		for _, text := range texts {
+			if err := p.all.add(key, text); err != nil {
+				return nil, err
 			}
 		}
 	}
-}
-
-// mapping is the values of the known keys that are there.
-func (p *parser) mapping(n *yaml.Node, known ...string) map[string]*yaml.Node {
-	values := make(map[string]*yaml.Node, len(known))
-	if n.Kind != yaml.MappingNode {
-		p.fail(n, "a mapping is wanted: %s", strings.Join(known, ", "))
-		return values
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		switch {
-		case !slices.Contains(known, key.Value):
-			p.fail(key, "unknown key %q: it is one of %s", key.Value, strings.Join(known, ", "))
-		case values[key.Value] != nil:
-			p.fail(key, "%s is there twice: leave one", key.Value)
-		default:
-			values[key.Value] = value
+	if c.File != "" {
+		err := yamlfile.Read(c.File, data, "write allow, deny, routes or services", func(f *yamlfile.File, root *yaml.Node) {
+			p.File = f
+			p.document(root)
+		})
+		if err != nil {
+			return nil, yamlfile.Shorten(err, maxErrors)
 		}
 	}
-	return values
+	p.lists.routes.sort()
+	p.lists.services.sort()
+	p.lists.routes = append(p.lists.routes, p.all)
+	return p.lists, nil
 }
 
-// sequence is what is in a list; nil if it is not there. One that is there and empty is an error: nobody can tell whether
-// nobody or everybody is meant.
-func (p *parser) sequence(n *yaml.Node) []*yaml.Node {
-	switch {
-	case n == nil:
-		return nil
-	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
-		return n.Content
-	case n.Kind == yaml.SequenceNode, n.Tag == "!!null":
-		p.fail(n, "the list is empty: add to it, or remove its key")
-	default:
-		p.fail(n, "a list is wanted")
+// add puts an entry on the list of that key.
+func (r *rule) add(key, text string) error {
+	prefix, err := clientip.ParsePrefix(text)
+	if err != nil {
+		return err
+	}
+	set := &r.deny
+	if key == "allow" {
+		if r.allow == nil {
+			r.allow = new(clientip.Set)
+		}
+		set = r.allow
+	}
+	set.Add(prefix)
+	return nil
+}
+
+// parser reads a file of lists.
+type parser struct {
+	*yamlfile.File
+	lists *lists
+	all   *rule
+}
+
+func (p *parser) document(root *yaml.Node) {
+	p.Complete(root, yamlfile.Fields{
+		"allow":    p.list(p.entry(p.all, "allow")),
+		"deny":     p.list(p.entry(p.all, "deny")),
+		"routes":   p.list(p.route),
+		"services": p.list(p.service),
+	}, func() bool { return len(root.Content) > 0 }, "it has no list: write allow, deny, routes or services")
+}
+
+// list reads a list, item by item. An empty one is an error: nobody can tell whether nobody or everybody is meant.
+func (p *parser) list(read func(*yaml.Node)) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		switch {
+		case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
+			p.Each(read)(n)
+		case n.Kind == yaml.SequenceNode, n.Tag == "!!null":
+			p.Fail(n, "the list is empty: add to it, or remove its key")
+		default:
+			p.Fail(n, "a list is wanted")
+		}
+	}
+}
+
+// entry reads an entry of the list of that key.
+func (p *parser) entry(r *rule, key string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode {
+			p.Fail(n, "an address or a prefix is wanted: put one of IPv6 into quotes")
+		} else if err := r.add(key, n.Value); err != nil {
+			p.Fail(n, "%v", err)
+		}
+	}
+}
+
+func (p *parser) route(n *yaml.Node) {
+	var host, path string
+	p.rule(n, &p.lists.routes, yamlfile.Fields{
+		"host": p.Text(func(s string) (err error) { host, err = normalHost(s); return err }),
+		"path": p.String(&path, checkPath),
+	}, func() *rule {
+		if host == "" && path == "" {
+			p.Fail(n, "a route has a host, a path or both")
+		}
+		if host == "*" {
+			host = ""
+		}
+		return forRoute(host, strings.TrimSuffix(path, "/"))
+	})
+}
+
+func (p *parser) service(n *yaml.Node) {
+	var service, endpoint string
+	p.rule(n, &p.lists.services, yamlfile.Fields{
+		"service":  p.String(&service, checkName),
+		"endpoint": p.String(&endpoint, checkName),
+	}, func() *rule {
+		if service == "" {
+			p.Fail(n, "the name of the service is missing")
+		}
+		return forService(service, endpoint)
+	})
+}
+
+// rule reads a rule of rs: what it is for, in known, and then its lists. A second rule for the same is refused: it would be
+// chance which one counts.
+func (p *parser) rule(n *yaml.Node, rs *rules, known yamlfile.Fields, made func() *rule) {
+	var allow, deny *yaml.Node
+	known["allow"] = func(n *yaml.Node) { allow = n }
+	known["deny"] = func(n *yaml.Node) { deny = n }
+	before := p.Failed()
+	p.Mapping(n, known)
+	if p.Failed() > before {
+		return
+	}
+	r := made()
+	if allow == nil && deny == nil {
+		p.Fail(n, "it has no list: write allow, deny or both")
+	}
+	if allow != nil {
+		p.list(p.entry(r, "allow"))(allow)
+	}
+	if deny != nil {
+		p.list(p.entry(r, "deny"))(deny)
+	}
+	if slices.ContainsFunc(*rs, func(other *rule) bool { return other.name == r.name }) {
+		p.Fail(n, "the %s is there twice: put them together", r.name)
+	}
+	*rs = append(*rs, r)
+}
+
+// checkName refuses what is there and empty: it would match more than is meant.
+func checkName(s string) error {
+	if s == "" {
+		return errors.New("a name is wanted, or no key")
 	}
 	return nil
 }
 
-// text is a scalar; "" if it is not there. One that is there and empty would match more than is meant.
-func (p *parser) text(n *yaml.Node) string {
-	switch {
-	case n == nil:
-		return ""
-	case n.Kind != yaml.ScalarNode || n.Value == "" || n.Tag == "!!null":
-		p.fail(n, "a name is wanted, or no key")
-	}
-	return n.Value
+func checkPath(s string) error {
+	return cmp.Or(checkName(s), gateway.CheckPaths("path", []string{s}))
 }
 
-// checkHost says how Prepare writes the host of a pattern, and whether that is what is written here.
-func checkHost(pattern string) (normal string, ok bool) {
+// normalHost is how Prepare writes the host of a pattern, if that is what is written here.
+func normalHost(pattern string) (string, error) {
 	name, wildcard := strings.CutPrefix(pattern, "*.")
 	if pattern == "*" {
-		return pattern, true
+		return pattern, nil
 	}
 	normal, err := gateway.Prepare(&http.Request{Host: name, URL: &url.URL{Path: "/"}})
 	if err != nil || normal != name && (wildcard || "["+normal+"]" != name) {
-		return pattern, false
+		return "", fmt.Errorf("no request has the host %q: write a name in lower case, without a port, an address, or *.example.com", pattern)
 	}
 	if wildcard {
-		normal = pattern
+		return pattern, nil
 	}
-	return normal, true
+	return normal, nil
 }

@@ -68,7 +68,7 @@ func init() {
 type Config struct {
 	Allow  []string `help:"addresses and prefixes that may pass; without a list, here or in the file, all may that are not denied"`
 	Deny   []string `help:"addresses and prefixes that may not pass, whatever allows them"`
-	File   string   `help:"YAML file with more of both, and with lists for routes and services; it is followed while the gateway runs"`
+	File   string   `help:"file with more of both, YAML or JSON, and with lists for routes and services; it is followed while the gateway runs"`
 	DryRun bool     `help:"refuse nobody: log and count who would be"`
 }
 

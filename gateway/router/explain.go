@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/yamlfile"
 )
 
 // maxChecked bounds what Check says of a file that is something else.
@@ -18,7 +19,7 @@ const maxChecked = 1000
 // Check says what is wrong with a file of routes, each mistake with file and line, in the order of the lines.
 func Check(file string) error {
 	_, err := read(file)
-	return atMost(maxChecked, err)
+	return yamlfile.Shorten(err, maxChecked)
 }
 
 func read(file string) (*document, error) {
@@ -35,7 +36,7 @@ func read(file string) (*document, error) {
 func Unreachable(file string) ([]string, error) {
 	doc, err := read(file)
 	if err != nil {
-		return nil, atMost(maxChecked, err)
+		return nil, yamlfile.Shorten(err, maxChecked)
 	}
 	var found []string
 	for i, rt := range doc.routes {
@@ -74,7 +75,7 @@ const maxShown = 5
 func Explain(file string, r *http.Request) (text string, matched bool, err error) {
 	doc, err := read(file)
 	if err != nil {
-		return "", false, atMost(maxLogged, err)
+		return "", false, yamlfile.Shorten(err, maxLogged)
 	}
 	r = r.Clone(r.Context())
 	r.Host = cmp.Or(r.Host, r.URL.Host, "localhost")

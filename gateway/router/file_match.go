@@ -14,12 +14,13 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/yamlfile"
 )
 
 func (p *parser) match(n *yaml.Node, m *matcher) {
 	var paths []string
 	path := func(kind pathKind, compile func(*pathMatch) error) func(*yaml.Node) {
-		return p.text(func(s string) error {
+		return p.Text(func(s string) error {
 			if paths = append(paths, s); len(paths) > 1 {
 				return errors.New("a route has one of path, prefix, template and regex")
 			}
@@ -27,15 +28,15 @@ func (p *parser) match(n *yaml.Node, m *matcher) {
 			return compile(&m.path)
 		})
 	}
-	p.mapping(n, fields{
-		"scheme": p.string(&m.scheme, func(s string) error {
+	p.Mapping(n, yamlfile.Fields{
+		"scheme": p.String(&m.scheme, func(s string) error {
 			if s != "http" && s != "https" {
 				return fmt.Errorf("%q is neither http nor https", s)
 			}
 			return nil
 		}),
-		"methods":  p.texts(&m.methods, checkMethod),
-		"host":     p.texts(&m.hosts, checkHost),
+		"methods":  p.Texts(&m.methods, checkMethod),
+		"host":     p.Texts(&m.hosts, checkHost),
 		"path":     path(exactPath, func(pm *pathMatch) error { return checkPath(pm.text) }),
 		"prefix":   path(prefixPath, compilePrefix),
 		"template": path(templatePath, compileTemplate),
@@ -137,10 +138,10 @@ func headerName(s string) (string, error) {
 
 func (p *parser) conditions(list *[]condition, canonical func(string) (string, error)) func(*yaml.Node) {
 	return func(n *yaml.Node) {
-		p.pairs(n, func(key, value *yaml.Node) {
+		p.Pairs(n, func(key, value *yaml.Node) {
 			name, err := canonical(key.Value)
 			if err != nil {
-				p.fail(key, "%v", err)
+				p.Fail(key, "%v", err)
 				return
 			}
 			c := condition{name: name}
@@ -152,7 +153,7 @@ func (p *parser) conditions(list *[]condition, canonical func(string) (string, e
 
 func (p *parser) condition(n *yaml.Node, c *condition) {
 	if n.Kind == yaml.ScalarNode {
-		p.string(&c.text, anything)(n)
+		p.String(&c.text, yamlfile.Anything)(n)
 		return
 	}
 	kinds := 0
@@ -166,17 +167,17 @@ func (p *parser) condition(n *yaml.Node, c *condition) {
 		}
 	}
 	is := func(kind conditionKind) func(*yaml.Node) {
-		return p.text(func(s string) error {
+		return p.Text(func(s string) error {
 			if s != "true" {
 				return errors.New("write present: true or absent: true")
 			}
 			return set(kind)(s)
 		})
 	}
-	p.complete(n, fields{
-		"exact":   p.string(&c.text, set(isExactly)),
-		"prefix":  p.string(&c.text, set(beginsWith)),
-		"regex":   p.string(&c.text, set(isLike)),
+	p.Complete(n, yamlfile.Fields{
+		"exact":   p.String(&c.text, set(isExactly)),
+		"prefix":  p.String(&c.text, set(beginsWith)),
+		"regex":   p.String(&c.text, set(isLike)),
 		"present": is(isPresent),
 		"absent":  is(isAbsent),
 	}, func() bool { return kinds == 1 }, "a condition has one of exact, prefix, regex, present and absent")

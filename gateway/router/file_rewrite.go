@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/yamlfile"
 )
 
 func (p *parser) rewrite(n *yaml.Node, r *route) {
@@ -34,24 +35,24 @@ func (p *parser) rewrite(n *yaml.Node, r *route) {
 		}
 		return nil
 	}
-	p.mapping(n, fields{
-		"strip_prefix": p.text(func(s string) error { rw.to = "/"; return from(s) }),
+	p.Mapping(n, yamlfile.Fields{
+		"strip_prefix": p.Text(func(s string) error { rw.to = "/"; return from(s) }),
 		"replace_prefix": func(n *yaml.Node) {
-			p.complete(n, fields{"from": p.text(from), "to": p.string(&rw.to, checkPath)},
+			p.Complete(n, yamlfile.Fields{"from": p.Text(from), "to": p.String(&rw.to, checkPath)},
 				func() bool { return rw.from != "" && rw.to != "" }, "replace_prefix wants from and to")
 		},
-		"path": p.text(pathPattern),
+		"path": p.Text(pathPattern),
 		"regex": func(n *yaml.Node) {
 			ways++
-			p.complete(n, fields{
-				"match": p.text(func(s string) (err error) {
+			p.Complete(n, yamlfile.Fields{
+				"match": p.Text(func(s string) (err error) {
 					rw.regex, err = regexp.Compile(s)
 					return err
 				}),
-				"to": p.string(&rw.replace, anything),
+				"to": p.String(&rw.replace, yamlfile.Anything),
 			}, func() bool { return rw.regex != nil && rw.replace != "" }, "regex wants match and to")
 		},
-		"host": p.string(&rw.host, func(s string) error {
+		"host": p.String(&rw.host, func(s string) error {
 			if s == upstreamHost {
 				return nil
 			}
@@ -62,7 +63,7 @@ func (p *parser) rewrite(n *yaml.Node, r *route) {
 		}),
 	})
 	if ways > 1 {
-		p.fail(n, "a path is rewritten in one way: strip_prefix, replace_prefix, path or regex")
+		p.Fail(n, "a path is rewritten in one way: strip_prefix, replace_prefix, path or regex")
 	}
 }
 
@@ -99,10 +100,10 @@ func changeable(s string) (string, error) {
 }
 
 func (p *parser) headerChange(n *yaml.Node, c *headerChange) {
-	p.mapping(n, fields{
+	p.Mapping(n, yamlfile.Fields{
 		"set": p.headers(&c.set),
 		"add": p.headers(&c.add),
-		"remove": p.each(p.text(func(s string) error {
+		"remove": p.Each(p.Text(func(s string) error {
 			name, err := changeable(s)
 			c.remove = append(c.remove, name)
 			return err
@@ -113,13 +114,13 @@ func (p *parser) headerChange(n *yaml.Node, c *headerChange) {
 func (p *parser) headers(m *map[string]string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		*m = make(map[string]string)
-		p.pairs(n, func(key, value *yaml.Node) {
+		p.Pairs(n, func(key, value *yaml.Node) {
 			name, err := changeable(key.Value)
 			if err != nil {
-				p.fail(key, "%v", err)
+				p.Fail(key, "%v", err)
 				return
 			}
-			p.text(func(s string) error {
+			p.Text(func(s string) error {
 				(*m)[name] = s
 				if !httpguts.ValidHeaderFieldValue(s) {
 					return errors.New("the value of a header is one line without control characters")

@@ -15,19 +15,20 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/yamlfile"
 )
 
 // upstreamFields are the ways to name an upstream in place: a spec of its own, or the name of one.
-func (p *parser) upstreamFields(spec *upstreamSpec, named **upstreamSpec) fields {
-	return fields{
-		"url":          p.texts(&spec.urls, func(string) error { return nil }),
-		"service_http": p.string(&spec.service, checkService),
-		"version":      p.string(&spec.version, checkService),
+func (p *parser) upstreamFields(spec *upstreamSpec, named **upstreamSpec) yamlfile.Fields {
+	return yamlfile.Fields{
+		"url":          p.Texts(&spec.urls, func(string) error { return nil }),
+		"service_http": p.String(&spec.service, checkService),
+		"version":      p.String(&spec.version, checkService),
 		"upstream": func(n *yaml.Node) {
-			p.text(func(name string) error {
-				p.pending = append(p.pending, func() {
+			p.Text(func(name string) error {
+				p.Later(func() {
 					if *named = p.doc.upstreams[name]; *named == nil {
-						p.fail(n, "there is no upstream %q: %s", name, didYouMean(name, slices.Sorted(maps.Keys(p.doc.upstreams))))
+						p.Fail(n, "there is no upstream %q: %s", name, yamlfile.DidYouMean(name, slices.Sorted(maps.Keys(p.doc.upstreams))))
 					}
 				})
 				return nil
@@ -44,9 +45,9 @@ func checkService(s string) error {
 }
 
 func (p *parser) upstreams(n *yaml.Node) {
-	p.pairs(n, func(key, value *yaml.Node) {
+	p.Pairs(n, func(key, value *yaml.Node) {
 		if err := checkName(key.Value); err != nil {
-			p.fail(key, "%v", err)
+			p.Fail(key, "%v", err)
 		}
 		spec := newUpstreamSpec(key.Line)
 		spec.name, spec.named = key.Value, true
@@ -54,7 +55,7 @@ func (p *parser) upstreams(n *yaml.Node) {
 		delete(known, "upstream")
 		known["health"] = func(n *yaml.Node) { p.health(n, spec) }
 		known["breaker"] = func(n *yaml.Node) { p.breaker(n, spec) }
-		p.mapping(value, known)
+		p.Mapping(value, known)
 		p.finish(value, spec)
 		p.doc.upstreams[key.Value] = spec
 	})
@@ -64,14 +65,14 @@ func (p *parser) upstreams(n *yaml.Node) {
 func (p *parser) finish(n *yaml.Node, spec *upstreamSpec) {
 	switch {
 	case len(spec.urls) > 0 == (spec.service != ""):
-		p.fail(n, "an upstream has either url or service_http")
+		p.Fail(n, "an upstream has either url or service_http")
 		return
 	case spec.version != "" && spec.service == "":
-		p.fail(n, "version belongs to service_http")
+		p.Fail(n, "version belongs to service_http")
 	}
 	for _, text := range spec.urls {
 		if _, err := parseUpstreamURL(text); err != nil {
-			p.fail(n, "%v", err)
+			p.Fail(n, "%v", err)
 		}
 	}
 	if spec.name == "" {
@@ -85,20 +86,20 @@ func (p *parser) finish(n *yaml.Node, spec *upstreamSpec) {
 func (p *parser) health(n *yaml.Node, spec *upstreamSpec) {
 	h := &health{interval: 5 * time.Second, timeout: 2 * time.Second, up: 2, down: 3}
 	spec.health = h
-	p.complete(n, fields{
-		"path":     p.string(&h.path, checkPath),
-		"interval": p.duration(&h.interval),
-		"timeout":  p.duration(&h.timeout),
-		"up":       p.int(&h.up, 1, 100),
-		"down":     p.int(&h.down, 1, 100),
+	p.Complete(n, yamlfile.Fields{
+		"path":     p.String(&h.path, checkPath),
+		"interval": p.Duration(&h.interval),
+		"timeout":  p.Duration(&h.timeout),
+		"up":       p.Int(&h.up, 1, 100),
+		"down":     p.Int(&h.down, 1, 100),
 	}, func() bool { return h.path != "" }, "health wants the path that is asked")
 }
 
 func (p *parser) breaker(n *yaml.Node, spec *upstreamSpec) {
-	p.mapping(n, fields{
-		"failures": p.int(&spec.breaker.failures, 0, 1000),
-		"open":     p.duration(&spec.breaker.open),
-		"statuses": p.each(p.text(func(s string) error {
+	p.Mapping(n, yamlfile.Fields{
+		"failures": p.Int(&spec.breaker.failures, 0, 1000),
+		"open":     p.Duration(&spec.breaker.open),
+		"statuses": p.Each(p.Text(func(s string) error {
 			status, err := strconv.Atoi(s)
 			if err != nil || status < 500 || status > 599 {
 				return fmt.Errorf("%q is no status of a failure: choose of 500 to 599", s)
@@ -115,16 +116,16 @@ func (p *parser) target(n *yaml.Node, r *route) {
 	known := p.upstreamFields(spec, &t.upstream)
 	var call gateway.Target
 	given := make(map[string]bool)
-	known["weight"] = p.int(&t.weight, 0, maxWeights)
-	known["service"] = p.string(&call.Service, checkService)
-	known["endpoint"] = p.string(&call.Endpoint, checkService)
+	known["weight"] = p.Int(&t.weight, 0, maxWeights)
+	known["service"] = p.String(&call.Service, checkService)
+	known["endpoint"] = p.String(&call.Endpoint, checkService)
 	known["redirect"] = func(n *yaml.Node) { p.redirect(n, r, t) }
 	known["respond"] = func(n *yaml.Node) { p.respond(n, t) }
 	for key, read := range known {
 		known[key] = func(n *yaml.Node) { given[key] = true; read(n) }
 	}
-	before := len(p.errs)
-	p.mapping(n, known)
+	before := p.Failed()
+	p.Mapping(n, known)
 	kinds := 0
 	for _, key := range []string{"url", "service_http", "upstream", "service", "redirect", "respond"} {
 		if given[key] {
@@ -133,16 +134,16 @@ func (p *parser) target(n *yaml.Node, r *route) {
 	}
 	switch {
 	case kinds != 1:
-		if len(p.errs) == before {
-			p.fail(n, "a target is one of service, service_http, url, upstream, redirect and respond")
+		if p.Failed() == before {
+			p.Fail(n, "a target is one of service, service_http, url, upstream, redirect and respond")
 		}
 	case given["service"]:
 		if call.Endpoint == "" {
-			p.fail(n, "a service is called by its endpoint: write  endpoint: Greeter.Hello, or service_http for its HTTP address")
+			p.Fail(n, "a service is called by its endpoint: write  endpoint: Greeter.Hello, or service_http for its HTTP address")
 		}
 		call.Version, t.service = spec.version, &call
 	case given["endpoint"] || given["version"] && !given["service_http"]:
-		p.fail(n, "endpoint and version belong to service")
+		p.Fail(n, "endpoint and version belong to service")
 	case given["url"] || given["service_http"]:
 		p.finish(n, spec)
 		t.upstream = spec
@@ -159,13 +160,13 @@ func (p *parser) redirect(n *yaml.Node, r *route, t *target) {
 		t.redirect.status, _ = strconv.Atoi(s)
 		return nil
 	}
-	p.complete(n, fields{
-		"to": p.text(func(s string) (err error) {
+	p.Complete(n, yamlfile.Fields{
+		"to": p.Text(func(s string) (err error) {
 			t.redirect.to, err = parsePattern(s, append(slices.Clone(r.match.path.params), builtin...))
 			return cmp.Or(err, checkLocation(s))
 		}),
-		"status":     p.text(status),
-		"keep_query": p.bool(&t.redirect.keepQuery),
+		"status":     p.Text(status),
+		"keep_query": p.Bool(&t.redirect.keepQuery),
 	}, func() bool { return t.redirect.to != nil }, "a redirect wants to: where it leads")
 }
 
@@ -190,13 +191,13 @@ func sample(s string) string {
 
 func (p *parser) respond(n *yaml.Node, t *target) {
 	t.respond = &respond{status: http.StatusOK}
-	p.mapping(n, fields{
-		"status":  p.int(&t.respond.status, 200, 599),
-		"body":    p.string(&t.respond.body, anything),
+	p.Mapping(n, yamlfile.Fields{
+		"status":  p.Int(&t.respond.status, 200, 599),
+		"body":    p.String(&t.respond.body, yamlfile.Anything),
 		"headers": p.headers(&t.respond.header),
 	})
 	if s := t.respond.status; t.respond.body != "" && (s == http.StatusNoContent || s == http.StatusNotModified) {
-		p.fail(n, "an answer of %d has no body", s)
+		p.Fail(n, "an answer of %d has no body", s)
 	}
 }
 
@@ -208,12 +209,12 @@ func (p *parser) weights(n *yaml.Node, r *route) {
 	}
 	switch {
 	case len(r.targets) == 0:
-		p.fail(n, "the route leads nowhere: to is empty")
+		p.Fail(n, "the route leads nowhere: to is empty")
 	case len(r.targets) == 1 && r.targets[0].weight > 0:
 	case total == 0:
-		p.fail(n, "all weights are 0: nothing would be answered")
+		p.Fail(n, "all weights are 0: nothing would be answered")
 	case total/divisor > maxWeights:
-		p.fail(n, "the weights add up to %d: %d is the limit; 99 and 1 are one in a hundred", total/divisor, maxWeights)
+		p.Fail(n, "the weights add up to %d: %d is the limit; 99 and 1 are one in a hundred", total/divisor, maxWeights)
 	default:
 		r.weigh()
 	}

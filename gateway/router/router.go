@@ -65,6 +65,7 @@ import (
 	"github.com/plugmicro/micro/gateway/directory"
 	"github.com/plugmicro/micro/internal/filewatch"
 	outbound "github.com/plugmicro/micro/internal/upstream"
+	"github.com/plugmicro/micro/internal/yamlfile"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 )
@@ -189,7 +190,7 @@ func (m *Router) load(data []byte) error {
 	}
 	if err != nil {
 		m.metrics.reloads.WithLabelValues("refused").Inc()
-		return atMost(maxLogged, err)
+		return yamlfile.Shorten(err, maxLogged)
 	}
 	m.use(doc)
 	m.metrics.reloads.WithLabelValues("used").Inc()
