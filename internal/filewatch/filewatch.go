@@ -31,22 +31,24 @@ const (
 
 // Watch follows one file.
 type Watch struct {
-	file   string
-	log    *slog.Logger
-	load   func([]byte) error
-	last   []byte    // what load was given last
-	seen   []byte    // what was read last, while it is not used
-	since  time.Time // when that was read first; zero if all that was read is used
-	failed string    // what was logged last, so that it is logged once
-	events *fsnotify.Watcher
-	stop   chan struct{}
-	once   sync.Once
-	done   sync.WaitGroup
+	file    string
+	log     *slog.Logger
+	load    func([]byte) error
+	last    []byte    // what load took last
+	seen    []byte    // what was read last, while it is not used
+	since   time.Time // when that was read first; zero if all that was read is used
+	refused bool      // load has refused what was read last
+	failed  string    // what was logged last, so that it is logged once
+	events  *fsnotify.Watcher
+	stop    chan struct{}
+	once    sync.Once
+	done    sync.WaitGroup
 }
 
 // Follow reads file, calls load, and from then on calls load again for each new content, one call at a time, until Close. An
 // error of reading, or of load, is returned the first time, and nothing is followed then. Later it is logged, and what
-// load did before is to stay in force. A nil log means slog.Default. The data is load's to keep, and not to change.
+// load did before is to stay in force. An error of load must be the content's: load is not called with the same again before
+// the file was another or could not be read. A nil log means slog.Default. The data is load's to keep, and not to change.
 func Follow(file string, log *slog.Logger, load func(data []byte) error) (*Watch, error) {
 	if log == nil {
 		log = slog.Default()
@@ -109,29 +111,37 @@ func (w *Watch) run() {
 // look calls load if there is something new that has settled. It returns when to look again.
 func (w *Watch) look() time.Duration {
 	data, err := read(w.file)
-	if err == nil && bytes.Equal(data, w.last) {
-		w.since, w.failed = time.Time{}, ""
+	switch {
+	case err != nil:
+		w.since, w.refused = time.Time{}, false
+		w.warn(err)
+		return poll
+	case bytes.Equal(data, w.last):
+		w.uses(data)
+		return poll
+	case !w.settled(data):
+		return settle
+	case w.refused:
 		return poll
 	}
-	if err == nil && !w.settled(data) {
-		return settle
-	}
-	if err == nil {
-		err = w.load(data)
-	}
-	if err != nil {
+	if err := w.load(data); err != nil {
+		w.refused = true
 		w.warn(err)
 		return poll
 	}
-	w.last, w.since, w.failed = data, time.Time{}, ""
+	w.uses(data)
 	w.log.Info("the changed file is in use")
 	return poll
+}
+
+func (w *Watch) uses(data []byte) {
+	w.last, w.seen, w.since, w.refused, w.failed = data, nil, time.Time{}, false, ""
 }
 
 // settled is whether the file has been found as it is now for long enough.
 func (w *Watch) settled(data []byte) bool {
 	if w.since.IsZero() || !bytes.Equal(data, w.seen) {
-		w.seen, w.since = data, time.Now()
+		w.seen, w.since, w.refused = data, time.Now(), false
 		return false
 	}
 	if len(data) == 0 {

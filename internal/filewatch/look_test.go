@@ -1,6 +1,7 @@
 package filewatch
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -46,4 +47,44 @@ func TestHalfWritten(t *testing.T) {
 	passes(empty)
 	require.Equal(t, poll, w.look())
 	require.Equal(t, []string{"deny: [a, c]", ""}, got, "one that stays empty is meant to be")
+}
+
+// TestWhatIsRefusedIsLoadedOnce looks again and again at a file that load has refused.
+func TestWhatIsRefusedIsLoadedOnce(t *testing.T) {
+	var got []string
+	w := &Watch{
+		file: filepath.Join(t.TempDir(), "f"),
+		log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		last: []byte("good"),
+		load: func(data []byte) error {
+			if got = append(got, string(data)); string(data) != "better" {
+				return errors.New("it is " + string(data))
+			}
+			return nil
+		},
+	}
+	becomes := func(text string) {
+		require.NoError(t, os.WriteFile(w.file, []byte(text), 0o600))
+		w.look()
+		w.since = w.since.Add(-empty)
+		for range 3 {
+			require.Equal(t, poll, w.look())
+		}
+	}
+	becomes("bad")
+	require.Equal(t, []string{"bad"}, got)
+	becomes("")
+	require.Equal(t, []string{"bad", ""}, got)
+	becomes("bad")
+	require.Equal(t, []string{"bad", "", "bad"}, got, "it was another between")
+	becomes("good")
+	becomes("bad")
+	require.Equal(t, []string{"bad", "", "bad", "bad"}, got)
+
+	require.NoError(t, os.Remove(w.file))
+	require.Equal(t, poll, w.look())
+	becomes("bad")
+	require.Equal(t, []string{"bad", "", "bad", "bad", "bad"}, got, "what was told of it may have been long ago")
+	becomes("better")
+	require.Equal(t, []string{"bad", "", "bad", "bad", "bad", "better"}, got)
 }
