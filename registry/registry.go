@@ -87,6 +87,7 @@ const (
 )
 
 // Value describes a field or a message: Type is "string", "int64", "[]string", … and Values are the fields of a message.
+// What there is beside these, and what it is in JSON, its methods say: nobody else takes Type apart.
 type Value struct {
 	Name   string   `json:"name,omitempty"`
 	Type   string   `json:"type"`

@@ -55,11 +55,9 @@ func (d *description) describeType(name string, t reflect.Type, depth int) *regi
 	case depth < 0:
 		v.Type = t.String() // of a type that contains itself, perhaps
 	case t.Kind() == reflect.Slice || t.Kind() == reflect.Array:
-		element := d.describeType("", t.Elem(), within(t.Elem(), depth))
-		v.Type, v.Values = "[]"+element.Type, element.Values
+		return registry.ListOf(d.describeType(name, t.Elem(), within(t.Elem(), depth)))
 	case t.Kind() == reflect.Map:
-		element := d.describeType("", t.Elem(), within(t.Elem(), depth))
-		v.Type, v.Values = "map[string]"+element.Type, element.Values
+		return registry.MapOf(d.describeType(name, t.Elem(), within(t.Elem(), depth)))
 	case t.Kind() == reflect.Struct:
 		v.Type = t.Name()
 		if depth > 0 && d.more(t.NumField()) {
@@ -125,24 +123,22 @@ func (d *description) protoMessage(name string, m protoreflect.MessageDescriptor
 }
 
 func (d *description) protoField(f protoreflect.FieldDescriptor, depth int) *registry.Value {
-	if f.IsMap() {
-		v := d.protoSingle(f.MapValue(), depth)
-		return &registry.Value{Name: f.JSONName(), Type: "map[string]" + v.Type, Values: v.Values}
+	switch name := f.JSONName(); {
+	case f.IsMap():
+		return registry.MapOf(d.protoSingle(name, f.MapValue(), depth))
+	case f.IsList():
+		return registry.ListOf(d.protoSingle(name, f, depth))
+	default:
+		return d.protoSingle(name, f, depth)
 	}
-	v := d.protoSingle(f, depth)
-	v.Name = f.JSONName()
-	if f.IsList() {
-		v.Type = "[]" + v.Type
-	}
-	return v
 }
 
-func (d *description) protoSingle(f protoreflect.FieldDescriptor, depth int) *registry.Value {
+func (d *description) protoSingle(name string, f protoreflect.FieldDescriptor, depth int) *registry.Value {
 	switch f.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return d.protoMessage("", f.Message(), depth)
+		return d.protoMessage(name, f.Message(), depth)
 	case protoreflect.EnumKind:
-		return &registry.Value{Type: string(f.Enum().FullName())}
+		return &registry.Value{Name: name, Type: string(f.Enum().FullName())}
 	}
-	return &registry.Value{Type: f.Kind().String()}
+	return &registry.Value{Name: name, Type: f.Kind().String()}
 }
