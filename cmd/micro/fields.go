@@ -51,21 +51,23 @@ func (c *call) foreignFields(request json.RawMessage) map[string]string {
 
 // findForeign compares a value with its description, where there is one.
 func findForeign(advice map[string]string, path string, v any, described *registry.Value) {
-	if described == nil || len(described.Values) == 0 || strings.Contains(described.Type, "google.protobuf.") {
-		return // a well-known type has a form of its own in JSON
+	if described == nil || len(described.Values) == 0 || described.Base().WellKnown() != "" {
+		return
 	}
 	switch v := v.(type) {
 	case []any:
+		if !described.IsList() {
+			return
+		}
 		for _, item := range v {
-			findForeign(advice, path, item, element(described, "[]"))
+			findForeign(advice, path, item, described.Element())
 		}
 	case map[string]any:
-		of := element(described, "map[string]")
 		for name, item := range v {
 			field := fieldOf(described, name)
 			switch {
-			case of != nil:
-				findForeign(advice, path, item, of)
+			case described.IsMap():
+				findForeign(advice, path, item, described.Element())
 			case field != nil:
 				findForeign(advice, path+name+".", item, field)
 			default:
@@ -75,18 +77,9 @@ func findForeign(advice map[string]string, path string, v any, described *regist
 	}
 }
 
-// element describes what a list or map holds; nil if v is none.
-func element(v *registry.Value, of string) *registry.Value {
-	rest, ok := strings.CutPrefix(v.Type, of)
-	if !ok {
-		return nil
-	}
-	return &registry.Value{Type: rest, Values: v.Values}
-}
-
-// fieldOf finds a field as codecs do: in any case, and of a protobuf message, whose type has a package, with underscores.
+// fieldOf finds a field as codecs do: in any case, and of a protobuf message with underscores.
 func fieldOf(v *registry.Value, name string) *registry.Value {
-	if strings.Contains(v.Type, ".") {
+	if v.IsProto() {
 		name = strings.ReplaceAll(name, "_", "")
 	}
 	for _, field := range v.Values {

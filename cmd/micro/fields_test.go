@@ -21,6 +21,8 @@ func TestForeignFields(t *testing.T) {
 		{Name: "extra", Type: "any"},
 		{Name: "owner", Type: "shop.Owner", Values: []*registry.Value{text("fullName")}},
 		{Name: "free", Type: "google.protobuf.Struct", Values: []*registry.Value{text("fields")}},
+		{Name: "page", Type: "Page[example.com/shop.Item]", Values: []*registry.Value{text("nextItem")}},
+		{Name: "rule", Type: "google.protobuf.Option", Values: []*registry.Value{text("name")}},
 	}}
 	none := map[string]string{}
 	for name, tt := range map[string]struct {
@@ -29,12 +31,14 @@ func TestForeignFields(t *testing.T) {
 	}{
 		"all known":     {`{"ID":"1","items":[{"name":"x"}],"rooms":{"a":[{"door":"x"}]},"labels":{"a":"b"},"extra":{"a":1},"owner":{"full_name":"x","fullName":"y"}}`, none},
 		"near":          {`{"idd":1}`, map[string]string{"idd": "did you mean id?"}},
-		"not near":      {`{"weather":1}`, map[string]string{"weather": "it has id, items, rooms, labels, extra, owner, free"}},
+		"not near":      {`{"weather":1}`, map[string]string{"weather": "it has id, items, rooms, labels, extra, owner, free, page, rule"}},
 		"underscore":    {`{"i_d":1}`, map[string]string{"i_d": "did you mean id?"}},
 		"in a list":     {`{"items":[{"nmae":"x"},{"nmae":"y"}]}`, map[string]string{"items.nmae": "did you mean name?"}},
 		"in a map":      {`{"rooms":{"a":[{"dor":"x"}]}}`, map[string]string{"rooms.dor": "did you mean door?"}},
 		"two":           {`{"idd":1,"ids":1}`, map[string]string{"idd": "did you mean id?", "ids": "did you mean id?"}},
 		"well known":    {`{"free":{"anything":1}}`, none},
+		"generic":       {`{"page":{"next_item":"x"}}`, map[string]string{"page.next_item": "did you mean nextItem?"}}, // which JSON does not take
+		"of protobuf's": {`{"rule":{"nmae":1}}`, map[string]string{"rule.nmae": "did you mean name?"}},
 		"of other type": {`{"items":1,"owner":[1],"id":null}`, none},
 		"no object":     {`[{"idd":1}]`, none},
 		"no JSON":       {`{`, nil},
