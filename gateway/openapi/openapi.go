@@ -140,7 +140,6 @@ func sorted(endpoints []*registry.Endpoint) []*registry.Endpoint {
 
 // short is the name of a type without its package.
 func short(typ string) string {
-	typ = base(typ)
 	return typ[strings.LastIndexByte(typ, '.')+1:]
 }
 
@@ -257,7 +256,7 @@ func items(of object) object { return object{"schema": object{"type": "string"},
 // proto says whether the messages are protobuf's, which can be sent as such.
 func (e *endpoint) proto() bool {
 	for _, f := range append(slices.Clone(e.requests), e.responses...) {
-		if !isProto(f.typ) {
+		if !f.described().IsProto() {
 			return false
 		}
 	}

@@ -248,6 +248,29 @@ func TestVersions(t *testing.T) {
 	require.Len(t, hello.Get.Parameters, 3)
 }
 
+// TestQuery: what package rpc takes as parameters is offered as such, and nothing that it does not take.
+func TestQuery(t *testing.T) {
+	for of, want := range map[string]string{
+		"string": "string", "[]uint64": "array", "double": "number", "sfixed32": "integer", "bool": "boolean",
+		"google.protobuf.Timestamp": "string", "google.protobuf.BoolValue": "boolean", "[]google.protobuf.Duration": "array",
+		"any": "", "[][]int": "", "map[string]int": "", "shop.State": "", "google.protobuf.Struct": "", "google.protobuf.Value": "",
+	} {
+		t.Run(of, func(t *testing.T) {
+			call := func(field string) *openapi3.Operation {
+				request := &registry.Value{Type: "shop.Query", Values: []*registry.Value{{Name: field, Type: of}}}
+				doc := document(t, &registry.Service{Name: "shop", Endpoints: []*registry.Endpoint{{Name: "Shop.Find", Request: request}}})
+				return doc.Paths.Value("/shop/find").Get
+			}
+			if want == "" {
+				require.Nil(t, call("a"))
+				return
+			}
+			require.True(t, call("a").Parameters.GetByInAndName("query", "a").Schema.Value.Type.Includes(want))
+			require.Nil(t, call("a.b"), "of a field a, to which there is none")
+		})
+	}
+}
+
 func TestWhatHasNoShortPath(t *testing.T) {
 	odd := func(service string, endpoints ...string) *registry.Service {
 		s := &registry.Service{Name: service}

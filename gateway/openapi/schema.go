@@ -46,11 +46,11 @@ func (t *types) field(v *registry.Value, depth int) field {
 		return field{typ: "any"}
 	}
 	f := field{name: clean(v.Name), typ: clean(v.Type)}
-	if _, known := wellKnown(base(f.typ)); known || depth == 0 || len(v.Values) == 0 {
+	of := f.described().Base()
+	if of.WellKnown() != "" || depth == 0 || len(v.Values) == 0 {
 		return f
 	}
-	m := &message{name: base(f.typ)}
-	m.proto = isProto(m.name)
+	m := &message{name: of.Type, proto: of.IsProto()}
 	seen := make(map[string]bool, len(v.Values))
 	for _, x := range v.Values {
 		if x == nil || seen[clean(x.Name)] {
@@ -64,6 +64,9 @@ func (t *types) field(v *registry.Value, depth int) field {
 	f.message = t.intern(m)
 	return f
 }
+
+// described is the type of f, to be asked what it is.
+func (f field) described() *registry.Value { return &registry.Value{Type: f.typ} }
 
 // intern returns the message that m is another occurrence of, having added what only m knows; or m.
 func (t *types) intern(m *message) *message {
@@ -122,29 +125,25 @@ func (m *message) schema() object {
 
 // schema describes a field, or a body, which is not within a message. Lists, maps and messages of Go that are nil are null.
 func (f field) schema(within bool) object {
-	return f.of(f.typ, within && !f.proto, maxDepth)
+	return f.of(f.described(), within && !f.proto, maxDepth)
 }
 
-func (f field) of(typ string, nullable bool, depth int) object {
-	if depth == 0 {
+func (f field) of(v *registry.Value, nullable bool, depth int) object {
+	switch {
+	case depth == 0:
 		return object{}
-	}
-	if element, ok := strings.CutPrefix(typ, "[]"); ok {
-		return orNull(object{"type": "array", "items": f.of(element, nullable, depth-1)}, nullable)
-	}
-	if element, ok := strings.CutPrefix(typ, "map[string]"); ok {
-		return orNull(object{"type": "object", "additionalProperties": f.of(element, nullable, depth-1)}, nullable)
-	}
-	if s, ok := wellKnown(typ); ok {
-		return s
-	}
-	if f.message != nil {
+	case v.IsList():
+		return orNull(object{"type": "array", "items": f.of(v.Element(), nullable, depth-1)}, nullable)
+	case v.IsMap():
+		return orNull(object{"type": "object", "additionalProperties": f.of(v.Element(), nullable, depth-1)}, nullable)
+	case v.WellKnown() != "":
+		return wellKnown(v.WellKnown())
+	case f.message != nil:
 		return orNull(object{"$ref": "#/components/schemas/" + f.message.key}, nullable)
+	case v.Kind() != "":
+		return orNull(scalar(v.Kind(), f.proto), nullable && v.Kind() == "bytes")
 	}
-	if s := scalar(typ, f.proto); s != nil {
-		return orNull(s, nullable && typ == "bytes")
-	}
-	return object{"description": typ}
+	return object{"description": v.Type}
 }
 
 func orNull(s object, nullable bool) object {
@@ -158,101 +157,74 @@ func orNull(s object, nullable bool) object {
 	return object{"anyOf": []object{s, {"type": "null"}}}
 }
 
-// scalar describes what package server names like this: kinds of Go, and of protobuf, whose JSON writes large numbers as
-// strings and reads both.
-func scalar(typ string, proto bool) object {
-	switch typ {
-	case "any":
-		return object{}
+// scalar describes a registry.Value by its Kind. The JSON of protobuf writes large numbers as strings, and reads both.
+func scalar(kind string, proto bool) object {
+	switch kind {
 	case "string":
 		return object{"type": "string"}
 	case "bool":
 		return object{"type": "boolean"}
 	case "bytes":
 		return object{"type": "string", "contentEncoding": "base64"}
-	case "float64", "double":
+	case "float64":
 		return object{"type": "number", "format": "double"}
-	case "float32", "float":
+	case "float32":
 		return object{"type": "number", "format": "float"}
 	case "int8", "int16", "int32":
-		return object{"type": "integer", "format": typ}
-	case "sint32", "sfixed32":
-		return object{"type": "integer", "format": "int32"}
-	case "int":
-		return object{"type": "integer", "format": "int64"}
-	case "uint8", "uint16", "uint32", "fixed32":
+		return object{"type": "integer", "format": kind}
+	case "uint8", "uint16", "uint32":
 		return object{"type": "integer", "minimum": 0}
-	case "int64", "sint64", "sfixed64":
+	case "int64":
 		if proto {
 			return object{"type": []string{"string", "integer"}, "format": "int64"}
 		}
 		return object{"type": "integer", "format": "int64"}
-	case "uint", "uintptr", "uint64", "fixed64":
+	case "uint64":
 		if proto {
 			return object{"type": []string{"string", "integer"}, "format": "uint64"}
 		}
 		return object{"type": "integer", "minimum": 0}
 	}
-	return nil
+	return object{} // any
 }
 
-// wellKnown describes the messages of protobuf that have a form of their own in JSON.
-func wellKnown(typ string) (object, bool) {
-	name, ok := strings.CutPrefix(typ, "google.protobuf.")
-	if !ok {
-		return nil, false
-	}
+// wellKnown describes what registry.Value calls so: each has a form of its own in JSON.
+func wellKnown(name string) object {
 	switch name {
 	case "Timestamp":
-		return object{"type": "string", "format": "date-time"}, true
+		return object{"type": "string", "format": "date-time"}
 	case "Duration":
-		return object{"type": "string", "examples": []string{"1.5s"}}, true
+		return object{"type": "string", "examples": []string{"1.5s"}}
 	case "FieldMask", "BytesValue", "StringValue":
-		return object{"type": "string"}, true
+		return object{"type": "string"}
 	case "Struct", "Any", "Empty":
-		return object{"type": "object"}, true
+		return object{"type": "object"}
 	case "ListValue":
-		return object{"type": "array"}, true
+		return object{"type": "array"}
 	case "BoolValue":
-		return object{"type": "boolean"}, true
+		return object{"type": "boolean"}
 	case "DoubleValue", "FloatValue":
-		return object{"type": []string{"number", "string"}}, true // "NaN"
+		return object{"type": []string{"number", "string"}} // "NaN"
 	case "Int32Value", "UInt32Value":
-		return object{"type": "integer"}, true
+		return object{"type": "integer"}
 	case "Int64Value", "UInt64Value":
-		return object{"type": []string{"string", "integer"}}, true
-	case "Value", "NullValue":
-		return object{}, true
+		return object{"type": []string{"string", "integer"}}
 	}
-	return nil, false
+	return object{} // Value, NullValue
 }
 
-// flat says whether a message can be written as a query: scalars, and lists of them.
+// flat says whether a message can be written as a query: scalars, and lists of them. A dot in a query goes into a field.
 func (m *message) flat() bool {
 	for _, f := range m.fields {
-		element := strings.TrimPrefix(f.typ, "[]")
-		if f.message != nil || f.name == "" || element == "any" || scalar(element, f.proto) == nil {
+		v := f.described()
+		if v.IsList() {
+			v = v.Element()
+		}
+		if f.message != nil || f.name == "" || strings.Contains(f.name, ".") || v.Kind() == "" || v.Kind() == "any" {
 			return false
 		}
 	}
 	return true
-}
-
-// base is the type that a list or map is made of.
-func base(typ string) string {
-	for {
-		rest, list := strings.CutPrefix(typ, "[]")
-		rest, isMap := strings.CutPrefix(rest, "map[string]")
-		if !list && !isMap {
-			return typ
-		}
-		typ = rest
-	}
-}
-
-// isProto says whether a message is one of protobuf: their names have a package. A generic type of Go has one in brackets.
-func isProto(name string) bool {
-	return strings.Contains(name, ".") && !strings.ContainsAny(name, "[/*")
 }
 
 // clean makes text valid, so that two keys that differ here differ in JSON.

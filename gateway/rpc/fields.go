@@ -66,7 +66,7 @@ func (o object) set(message *registry.Value, parameter string, values []string) 
 		}
 		if rest == 0 || isLeaf(field) {
 			name = strings.Join(names[i:], ".")
-			if rest != 0 && !isMap(of) {
+			if rest != 0 && !of.IsMap() {
 				return wrong(parameter, "goes on after "+strings.Join(names[:i+1], ".")+", which has no fields")
 			}
 			return in.give(field, parameter, name, values)
@@ -90,41 +90,36 @@ func fieldOf(of *registry.Value, name string, names []string) (field *registry.V
 	if of == nil {
 		return nil, rest
 	}
-	if element, ok := strings.CutPrefix(of.Type, "map[string]"); ok {
-		return &registry.Value{Name: name, Type: element, Values: of.Values}, rest
+	if of.IsMap() {
+		return of.Element(), rest
 	}
 	for _, f := range of.Values {
-		if f.Name == name && !strings.HasPrefix(of.Type, "[]") {
+		if f.Name == name && !of.IsList() {
 			return f, rest
 		}
 	}
 	return nil, rest
 }
 
-func isMap(v *registry.Value) bool { return strings.HasPrefix(v.Type, "map[string]") }
-
-func isList(v *registry.Value) bool { return strings.HasPrefix(v.Type, "[]") }
-
 // isLeaf says whether v has no fields of its own in a query.
 func isLeaf(v *registry.Value) bool {
-	return isList(v) || !isMap(v) && len(v.Values) == 0 || wellKnown(v) != ""
+	return v.IsList() || !v.IsMap() && len(v.Values) == 0 || v.WellKnown() != ""
 }
 
 func (o object) give(field *registry.Value, parameter, name string, values []string) error {
 	if _, ok := o[name]; ok {
 		return wrong(parameter, "is given twice, or as a field and as a whole")
 	}
-	element := *field
-	list := isList(field)
+	element, list := field, field.IsList()
 	if list {
-		element.Type = field.Type[2:]
+		element = field.Element()
 	}
 	if !list && len(values) > 1 {
 		return wrong(parameter, "is given more than once, and is no list")
 	}
 	texts := make([]json.RawMessage, len(values))
 	for i, v := range values {
-		text, problem := scalar(&element, v)
+		text, problem := scalar(element, v)
 		if problem != "" {
 			return wrong(parameter, problem)
 		}
@@ -144,7 +139,7 @@ func wrong(parameter, problem string) error {
 
 func unknownField(of *registry.Value, parameter, name string) error {
 	var names []string
-	if of != nil && !isList(of) {
+	if of != nil && !of.IsList() {
 		for _, f := range of.Values {
 			names = append(names, f.Name)
 		}
@@ -161,11 +156,7 @@ func unknownField(of *registry.Value, parameter, name string) error {
 
 // scalar is the JSON of one value, or what is wrong with it.
 func scalar(v *registry.Value, text string) (value json.RawMessage, problem string) {
-	kind := v.Type
-	if k := wellKnown(v); k != "" {
-		kind = k
-	}
-	switch kind {
+	switch kind := v.Kind(); kind {
 	case "string", "any":
 		return quote(text), ""
 	case "bool":
@@ -179,13 +170,17 @@ func scalar(v *registry.Value, text string) (value json.RawMessage, problem stri
 			return nil, "is no base64"
 		}
 		return quote(base64.StdEncoding.EncodeToString(data)), ""
-	case "float32", "float", "float64", "double":
-		return float(kind, text)
+	case "float32", "float64":
+		return float(bitsOf(kind, "float"), text)
+	case "int8", "int16", "int32", "int64":
+		return integer(bitsOf(kind, "int"), text)
+	case "uint8", "uint16", "uint32", "uint64":
+		return positive(bitsOf(kind, "uint"), text)
 	}
-	if bits, signed := integerBits(kind); bits > 0 {
-		return integer(text, bits, signed)
+	if v.WellKnown() != "" {
+		return nil, "is an object or a list in JSON: give it in the body"
 	}
-	if len(v.Values) > 0 || isMap(v) || isList(v) {
+	if len(v.Values) > 0 || v.IsMap() || v.IsList() {
 		return nil, "is a message or a list in a list: give its fields as a.b, or give it in the body"
 	}
 	if n, err := strconv.ParseInt(text, 10, 32); err == nil { // a value of an enumeration, by its number
@@ -205,11 +200,13 @@ func decodeBase64(text string) ([]byte, error) {
 	return base64.RawStdEncoding.DecodeString(text)
 }
 
-func float(kind, text string) (json.RawMessage, string) {
-	bits := 64
-	if kind == "float32" || kind == "float" {
-		bits = 32
-	}
+// bitsOf is the number at the end of a kind.
+func bitsOf(kind, name string) int {
+	bits, _ := strconv.Atoi(strings.TrimPrefix(kind, name)) // registry.Value.Kind has it
+	return bits
+}
+
+func float(bits int, text string) (json.RawMessage, string) {
 	f, err := strconv.ParseFloat(text, bits)
 	if err != nil || f-f != 0 { // which JSON has no number for
 		return nil, "is no number, or too large"
@@ -217,54 +214,20 @@ func float(kind, text string) (json.RawMessage, string) {
 	return strconv.AppendFloat(nil, f, 'g', -1, bits), ""
 }
 
-// integerBits are those of the integers of Go and of protobuf.
-func integerBits(kind string) (bits int, signed bool) {
-	switch kind {
-	case "int8", "int16", "int32", "int64":
-		bits, _ = strconv.Atoi(kind[3:])
-		return bits, true
-	case "uint8", "uint16", "uint32", "uint64":
-		bits, _ = strconv.Atoi(kind[4:])
-		return bits, false
-	case "int", "sint64", "sfixed64":
-		return 64, true
-	case "uint", "uintptr", "fixed64":
-		return 64, false
-	case "sint32", "sfixed32":
-		return 32, true
-	case "fixed32":
-		return 32, false
+func integer(bits int, text string) (json.RawMessage, string) {
+	n, err := strconv.ParseInt(text, 10, bits)
+	if err != nil {
+		return nil, "is no integer, or too large"
 	}
-	return 0, false
+	return strconv.AppendInt(nil, n, 10), ""
 }
 
-func integer(text string, bits int, signed bool) (json.RawMessage, string) {
-	if signed {
-		n, err := strconv.ParseInt(text, 10, bits)
-		if err != nil {
-			return nil, "is no integer, or too large"
-		}
-		return strconv.AppendInt(nil, n, 10), ""
-	}
+func positive(bits int, text string) (json.RawMessage, string) {
 	n, err := strconv.ParseUint(text, 10, bits)
 	if err != nil {
 		return nil, "is no positive integer, or too large"
 	}
 	return strconv.AppendUint(nil, n, 10), ""
-}
-
-// wellKnown is the kind of value that the JSON of some of protobuf's messages is; "" for all others.
-func wellKnown(v *registry.Value) string {
-	name, ok := strings.CutPrefix(v.Type, "google.protobuf.")
-	switch {
-	case !ok:
-		return ""
-	case name == "Timestamp" || name == "Duration" || name == "FieldMask":
-		return "string"
-	case strings.HasSuffix(name, "Value") && len(v.Values) == 1 && v.Values[0].Name == "value":
-		return v.Values[0].Type
-	}
-	return ""
 }
 
 // cover puts the fields of other over those of o.

@@ -26,6 +26,8 @@ var message = field("", "Hello",
 	field("labels", "map[string]string"), field("counts", "map[string]int"), field("places", "map[string]Place", place...),
 	field("state", "shop.State"), field("at", "google.protobuf.Timestamp", field("seconds", "int64"), field("nanos", "int32")),
 	field("limit", "google.protobuf.Int32Value", field("value", "int32")), field("deep", "Deep", field("from", "Place", place...)),
+	field("sure", "google.protobuf.BoolValue"), field("free", "google.protobuf.Struct", field("fields", "map[string]google.protobuf.Value")),
+	field("times", "[]google.protobuf.Timestamp"), field("wide", "google.protobuf.UInt64Value", field("value", "uint64")),
 	field("userId", "int"))
 
 func TestMerge(t *testing.T) {
@@ -72,6 +74,12 @@ func TestMerge(t *testing.T) {
 		"one by its number":     {nil, "state=2", "", `{"state":2}`},
 		"a time of protobuf":    {nil, "at=2026-01-02T03:04:05Z", "", `{"at":"2026-01-02T03:04:05Z"}`},
 		"a wrapped integer":     {nil, "limit=5", "", `{"limit":5}`},
+		"a wrapped one, wide":   {nil, "wide=18446744073709551615", "", `{"wide":18446744073709551615}`},
+		"no wrapped integer":    {nil, "limit=x", "", `parameter "limit" is no integer, or too large`},
+		"wrapped, undescribed":  {nil, "sure=true", "", `{"sure":true}`},
+		"a list of times":       {nil, "times=2026-01-02T03:04:05Z", "", `{"times":["2026-01-02T03:04:05Z"]}`},
+		"an object of any form": {nil, "free=x", "", `parameter "free" is an object or a list in JSON: give it in the body`},
+		"a field of one":        {nil, "free.fields.x=1", "", `parameter "free.fields.x" goes on after free, which has no fields`},
 		"no field":              {nil, "nmae=Ada", "", `parameter "nmae" is unknown: did you mean name?`},
 		"another spelling":      {nil, "Name=Ada", "", `parameter "Name" is unknown: did you mean name?`},
 		"no field of a field":   {nil, "from.xxxxxxx=Ada", "", `parameter "from.xxxxxxx" is unknown: the fields are city, zip`},
