@@ -227,8 +227,8 @@ func HasPrefix(path, prefix string) bool {
 	return strings.HasPrefix(path, prefix) && (len(path) == len(prefix) || path[len(prefix)] == '/')
 }
 
-// MatchHost says whether host, as Prepare returns it, is pattern: a name, an address, "*.example.com" for the names one
-// level or more below, or "*".
+// MatchHost says whether host, as Prepare returns it, is pattern, as CheckHost returns it: a name, an address,
+// "*.example.com" for the names one level or more below, or "*".
 func MatchHost(host, pattern string) bool {
 	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
 		return len(host) > len(suffix) && strings.HasSuffix(host, suffix) && net.ParseIP(host) == nil || suffix == ""
@@ -258,4 +258,22 @@ func CheckPaths(option string, paths []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// CheckHost returns the pattern of a setting as MatchHost takes it: an address of IPv6 may be written with brackets, as in
+// a Host header, and loses them. An error is about a pattern that no request matches, because Prepare would have made its host
+// another.
+func CheckHost(pattern string) (string, error) {
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(pattern, "["), "]")); err == nil {
+		normal := addr.WithZone("").String()
+		if pattern != normal && (!addr.Is6() || pattern != "["+normal+"]") {
+			return "", fmt.Errorf("%q is never written like that: write %s", pattern, normal)
+		}
+		return normal, nil
+	}
+	name := strings.TrimPrefix(pattern, "*.")
+	if _, normal, err := normalHost(name); pattern != "*" && (err != nil || normal != name) {
+		return "", fmt.Errorf("%q is no host: write a name in lower case, without a port, an address, or *.example.com", pattern)
+	}
+	return pattern, nil
 }

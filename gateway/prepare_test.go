@@ -184,6 +184,36 @@ func TestMatchHost(t *testing.T) {
 	require.False(t, gateway.MatchHost("1.2.3.4", "*.4"))
 }
 
+func TestCheckHost(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"*": "*", "example.com": "example.com", "a_b": "a_b", "*.example.com": "*.example.com", "192.0.2.1": "192.0.2.1",
+		"2001:db8::1": "2001:db8::1", "[2001:db8::1]": "2001:db8::1", "::ffff:192.0.2.1": "::ffff:192.0.2.1",
+	} {
+		got, err := gateway.CheckHost(pattern)
+		require.NoError(t, err, pattern)
+		require.Equal(t, want, got)
+		if strings.HasPrefix(got, "*") {
+			continue
+		}
+		for _, header := range []string{got, "[" + got + "]"} {
+			r := request(t, "/")
+			r.Host = header
+			if host, err := gateway.Prepare(r); err == nil {
+				require.True(t, gateway.MatchHost(host, got), "%s takes the header %s", pattern, header)
+			}
+		}
+	}
+	for pattern, want := range map[string]string{
+		"": "is no host", "A.example.com": "is no host", "example.com.": "is no host", "a:80": "is no host", "[::1]:80": "is no host",
+		"*.": "is no host", "*example.com": "is no host", "a.*": "is no host", "*.*": "is no host", "*.[::1]": "is no host", "*.::1": "is no host",
+		"0:0::1": "write ::1", "[0:0::1]": "write ::1", "2001:DB8::1": "write 2001:db8::1", "fe80::1%eth0": "write fe80::1", "[192.0.2.1]": "write 192.0.2.1",
+		"[::1": "write ::1", "::1]": "write ::1",
+	} {
+		_, err := gateway.CheckHost(pattern)
+		require.ErrorContains(t, err, want, pattern)
+	}
+}
+
 // FuzzPrepare holds that the normal form is one: it is what a server behind reads from what is forwarded, and preparing it
 // again changes nothing.
 func FuzzPrepare(f *testing.F) {

@@ -3,9 +3,6 @@ package ipallow
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -106,7 +103,7 @@ func (p *parser) entry(r *rule, key string) func(*yaml.Node) {
 func (p *parser) route(n *yaml.Node) {
 	var host, path string
 	p.rule(n, &p.lists.routes, yamlfile.Fields{
-		"host": p.Text(func(s string) (err error) { host, err = normalHost(s); return err }),
+		"host": p.Text(func(s string) (err error) { host, err = gateway.CheckHost(s); return err }),
 		"path": p.String(&path, checkPath),
 	}, func() *rule {
 		if host == "" && path == "" {
@@ -169,20 +166,4 @@ func checkName(s string) error {
 
 func checkPath(s string) error {
 	return cmp.Or(checkName(s), gateway.CheckPaths("path", []string{s}))
-}
-
-// normalHost is how Prepare writes the host of a pattern, if that is what is written here.
-func normalHost(pattern string) (string, error) {
-	name, wildcard := strings.CutPrefix(pattern, "*.")
-	if pattern == "*" {
-		return pattern, nil
-	}
-	normal, err := gateway.Prepare(&http.Request{Host: name, URL: &url.URL{Path: "/"}})
-	if err != nil || normal != name && (wildcard || "["+normal+"]" != name) {
-		return "", fmt.Errorf("no request has the host %q: write a name in lower case, without a port, an address, or *.example.com", pattern)
-	}
-	if wildcard {
-		return pattern, nil
-	}
-	return normal, nil
 }

@@ -138,6 +138,8 @@ routes:
     allow: [198.51.100.0/24]
   - host: "[::1]"
     allow: ["::1"]
+  - host: 2001:db8::1
+    allow: ["::1"]
 `)})
 	for _, c := range []struct {
 		client, host, path string
@@ -165,6 +167,8 @@ routes:
 		{"192.0.2.1", "www.example.com", "/news", false},
 		{"::1", "::1", "/", true},
 		{"10.0.0.1", "::1", "/", false},
+		{"::1", "2001:db8::1", "/", true},
+		{"10.0.0.1", "2001:db8::1", "/", false},
 	} {
 		require.Equal(t, c.want, passes(m, c.client, c.host, c.path), "%v", c)
 	}
@@ -284,12 +288,13 @@ func TestFilesThatAreRefused(t *testing.T) {
 		"routes: [{path: a, allow: [10.0.0.1]}]":                                              "must begin with a slash",
 		"routes: [{path: /a/../b, allow: [10.0.0.1]}]":                                        "no request has the path",
 		"routes: [{path: /a%20b/%2fc, allow: [10.0.0.1]}]\nx: 1":                              "unknown key",
-		"routes: [{host: A.example.com, allow: [10.0.0.1]}]":                                  "no request has the host",
-		"routes: [{host: 'a.example.com:80', allow: [10.0.0.1]}]":                             "no request has the host",
-		"routes: [{host: '*example.com', allow: [10.0.0.1]}]":                                 "no request has the host",
-		"routes: [{host: a.*, allow: [10.0.0.1]}]":                                            "no request has the host",
-		"routes: [{host: '*.A', allow: [10.0.0.1]}]":                                          "no request has the host",
-		"routes: [{host: '*.[::1]', allow: [10.0.0.1]}]":                                      "no request has the host",
+		"routes: [{host: A.example.com, allow: [10.0.0.1]}]":                                  "is no host",
+		"routes: [{host: 'a.example.com:80', allow: [10.0.0.1]}]":                             "is no host",
+		"routes: [{host: '*example.com', allow: [10.0.0.1]}]":                                 "is no host",
+		"routes: [{host: a.*, allow: [10.0.0.1]}]":                                            "is no host",
+		"routes: [{host: '*.A', allow: [10.0.0.1]}]":                                          "is no host",
+		"routes: [{host: '*.[::1]', allow: [10.0.0.1]}]":                                      "is no host",
+		"routes: [{host: '[::1]', allow: [10.0.0.1]},\n {host: '::1', deny: [10.0.0.1]}]":     ":2: the route ::1/ is there twice",
 		"routes: [{path: /a, allow: [10.0.0.1], method: GET}]":                                "unknown key \"method\"",
 		"routes: [{path: /a, allow: [10.0.0.1]},\n {host: '*', path: /a/, deny: [10.0.0.1]}]": ":2: the route /a is there twice",
 		"services: [{allow: [10.0.0.1]}]":                                                     "the name of the service is missing",

@@ -52,19 +52,29 @@ func (p *parser) rewrite(n *yaml.Node, r *route) {
 				"to": p.String(&rw.replace, yamlfile.Anything),
 			}, func() bool { return rw.regex != nil && rw.replace != "" }, "regex wants match and to")
 		},
-		"host": p.String(&rw.host, func(s string) error {
-			if s == upstreamHost {
-				return nil
-			}
-			if strings.Contains(s, "*") {
-				return errors.New("a host is one name here")
-			}
-			return checkHost(s)
+		"host": p.Text(func(s string) (err error) {
+			rw.host, err = hostHeader(s)
+			return err
 		}),
 	})
 	if ways > 1 {
 		p.Fail(n, "a path is rewritten in one way: strip_prefix, replace_prefix, path or regex")
 	}
+}
+
+// hostHeader is what a server sees as the host.
+func hostHeader(s string) (string, error) {
+	if s == upstreamHost {
+		return s, nil
+	}
+	if strings.Contains(s, "*") {
+		return "", errors.New("a host is one name here")
+	}
+	host, err := gateway.CheckHost(s)
+	if strings.Contains(host, ":") {
+		return "[" + host + "]", err
+	}
+	return host, err
 }
 
 // canBeBelow says whether some path that is matched is prefix or below it.
