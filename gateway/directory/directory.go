@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -36,7 +37,7 @@ type Directory struct {
 	cancel context.CancelFunc
 	follow *registry.Follower
 	work   sync.WaitGroup
-	ready  atomic.Bool
+	ready  chan struct{} // closed when everything was read once
 	table  atomic.Pointer[table]
 
 	reading sync.Mutex // held while everything is read
@@ -74,13 +75,13 @@ const memory = 5 * time.Minute
 // maxLeft bounds how many such services are remembered.
 const maxLeft = 1000
 
-// Follow makes a Directory of what is in reg, and keeps it up to date until Close. It does not wait: see Ready. A nil log
+// Follow makes a Directory of what is in reg, and keeps it up to date until Close. It does not wait: see Await. A nil log
 // means slog.Default.
 func Follow(reg registry.Registry, log *slog.Logger) *Directory {
 	if log == nil {
 		log = slog.Default()
 	}
-	d := &Directory{reg: reg, log: log, known: make(map[string]*service)}
+	d := &Directory{reg: reg, log: log, known: make(map[string]*service), ready: make(chan struct{})}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.table.Store(&table{byName: map[string]*entry{}})
 	d.follow = registry.Follow(reg, log, d.apply, func(ctx context.Context) { d.readAll(ctx) })
@@ -117,7 +118,29 @@ func (d *Directory) Endpoint(service, endpoint string) *registry.Endpoint {
 func (d *Directory) Services() []*registry.Service { return d.table.Load().all }
 
 // Ready says whether the registry was read once, so that what is not in the directory is not there.
-func (d *Directory) Ready() bool { return d.ready.Load() }
+func (d *Directory) Ready() bool {
+	select {
+	case <-d.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// Await waits until Ready. It returns the error of ctx if that ends first, and registry.ErrClosed after Close.
+func (d *Directory) Await(ctx context.Context) error {
+	if d.Ready() {
+		return nil
+	}
+	select {
+	case <-d.ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the registry could not be read yet: %w", ctx.Err())
+	case <-d.ctx.Done():
+		return registry.ErrClosed
+	}
+}
 
 // Generation changes when what the directory knows does.
 func (d *Directory) Generation() uint64 { return d.table.Load().generation }
@@ -164,8 +187,8 @@ func (d *Directory) readAll(ctx context.Context) error {
 		err = cmp.Or(err, d.read(name))
 	}
 	d.forget()
-	if err == nil {
-		d.ready.Store(true)
+	if err == nil && !d.Ready() {
+		close(d.ready)
 	}
 	return err
 }

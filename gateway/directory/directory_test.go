@@ -1,6 +1,7 @@
 package directory_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -214,4 +215,40 @@ func TestRegistryThatCloses(t *testing.T) {
 	d := follow(t, reg)
 	require.False(t, d.Ready())
 	require.Empty(t, d.Services())
+}
+
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := &outage{Registry: memory.NewStore().Open()}
+		reg.away.Store(true)
+		d := directory.Follow(reg, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		require.ErrorIs(t, d.Await(ctx), context.DeadlineExceeded)
+		require.Equal(t, time.Minute, time.Since(begun))
+		require.False(t, d.Ready())
+
+		came := make(chan error)
+		go func() { came <- d.Await(t.Context()) }()
+		synctest.Wait()
+		select {
+		case err := <-came:
+			t.Fatalf("the registry is away: %v", err)
+		default:
+		}
+		reg.away.Store(false)
+		require.NoError(t, <-came)
+		require.True(t, d.Ready())
+		require.NoError(t, d.Close())
+		require.NoError(t, d.Await(t.Context()), "what was read stays read")
+	})
+}
+
+func TestAwaitOfWhatIsClosed(t *testing.T) {
+	reg := &outage{Registry: memory.NewStore().Open()}
+	reg.away.Store(true)
+	d := directory.Follow(reg, slog.New(slog.DiscardHandler))
+	require.NoError(t, d.Close())
+	require.ErrorIs(t, d.Await(t.Context()), registry.ErrClosed)
 }

@@ -69,7 +69,9 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 		g.metrics.watchCertificate(config)
 	}
 	g.metrics.watchTracer(b.tracer)
-	b.await(ctx)
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_ = b.directory.Await(patient) // the gateway says itself that it is not ready
 	g.serve(config, manager)
 	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
 	g.warnOfAdmin()
@@ -128,21 +130,6 @@ func (b *backend) ready() error {
 
 // patience is how long clients wait in the backlog at first, rather than being told that nothing is known of any service.
 const patience = 2 * time.Second
-
-// await waits until the registry was read once, but not for long.
-func (b *backend) await(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	often := time.NewTicker(5 * time.Millisecond)
-	defer often.Stop()
-	for b.ready() != nil {
-		select {
-		case <-often.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
 
 // ServeHTTP is the end of the chain. What is here of the gateway itself is behind the middlewares, so that they decide who
 // may see it.

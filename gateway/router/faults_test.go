@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -453,5 +455,38 @@ routes:
 		for _, part := range append(want, "request_id=id-7", "error=") {
 			require.Contains(t, lines[i], part)
 		}
+	}
+}
+
+// unreadable is a registry that is away.
+type unreadable struct{ registry.Registry }
+
+func (unreadable) ListServices() ([]*registry.Service, error) { return nil, io.ErrUnexpectedEOF }
+
+// TestRegistryThatIsAway keeps a router waiting for a moment, and not one that is to stop.
+func TestRegistryThatIsAway(t *testing.T) {
+	for name, c := range map[string]struct{ stop, want time.Duration }{
+		"a moment":          {time.Hour, 2 * time.Second},
+		"it is to stop now": {time.Second, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				loader := plugin.NewLoader(plugin.Linked)
+				plugin.Provide[registry.Registry](loader, unreadable{memory.NewStore().Open()})
+				loaded, err := loader.Load(nil)
+				require.NoError(t, err)
+				host := loaded.Open(t.Context(), slog.New(slog.DiscardHandler))
+				doc, err := parse("routes.yaml", []byte("routes: [{name: all, to: {service_http: shop}}]"), Config{})
+				require.NoError(t, err)
+				m := &Router{env: host.Env(), log: slog.New(slog.DiscardHandler)}
+				m.ctx, m.cancel = context.WithTimeout(t.Context(), c.stop)
+				defer m.cancel()
+				begun := time.Now()
+				require.NoError(t, m.follow(doc))
+				require.Equal(t, c.want, time.Since(begun))
+				require.NoError(t, m.dir.Close())
+				require.NoError(t, host.Close())
+			})
+		})
 	}
 }

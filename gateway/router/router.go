@@ -136,7 +136,7 @@ func open(env *plugin.Env, c Config) (*Router, error) {
 		return nil, err
 	}
 	m := &Router{config: c, env: env, log: env.Logger(), metrics: newMetrics(), mirrors: make(chan struct{}, maxMirrored)}
-	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.ctx, m.cancel = context.WithCancel(env.Context())
 	m.plain = outbound.New(outbound.Options{DialTimeout: dialTimeout, IdleTimeout: keepIdle})
 	m.secure = &http.Transport{
 		DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -159,6 +159,7 @@ const (
 
 // Close is called when no request is in the router any more.
 func (m *Router) Close() error {
+	m.cancel() // so that it does not wait for a registry
 	err := m.watch.Close()
 	m.close()
 	return err
@@ -208,11 +209,9 @@ func (m *Router) follow(doc *document) error {
 		return err
 	}
 	m.dir = directory.Follow(reg, m.log)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Second); !m.dir.Ready() && time.Now().Before(deadline); {
-		<-tick.C
-	}
+	ctx, cancel := context.WithTimeout(m.ctx, 2*time.Second)
+	defer cancel()
+	_ = m.dir.Await(ctx) // without it, the directory logs why
 	return nil
 }
 
