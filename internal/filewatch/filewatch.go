@@ -38,7 +38,7 @@ type Watch struct {
 	seen    []byte    // what was read last, while it is not used
 	since   time.Time // when that was read first; zero if all that was read is used
 	refused bool      // load has refused what was read last
-	failed  string    // what was logged last, so that it is logged once
+	failed  string    // why it could not be read, so that it is logged once
 	events  *fsnotify.Watcher
 	stop    chan struct{}
 	once    sync.Once
@@ -114,7 +114,10 @@ func (w *Watch) look() time.Duration {
 	switch {
 	case err != nil:
 		w.since, w.refused = time.Time{}, false
-		w.warn(err)
+		if w.failed != err.Error() {
+			w.failed = err.Error()
+			w.warn(err)
+		}
 		return poll
 	case bytes.Equal(data, w.last):
 		w.uses(data)
@@ -125,7 +128,7 @@ func (w *Watch) look() time.Duration {
 		return poll
 	}
 	if err := w.load(data); err != nil {
-		w.refused = true
+		w.refused, w.failed = true, ""
 		w.warn(err)
 		return poll
 	}
@@ -151,10 +154,7 @@ func (w *Watch) settled(data []byte) bool {
 }
 
 func (w *Watch) warn(err error) {
-	if w.failed != err.Error() {
-		w.failed = err.Error()
-		w.log.Warn("the changed file is not used: what was read before stays in force", "error", err)
-	}
+	w.log.Warn("the changed file is not used: what was read before stays in force", "error", err)
 }
 
 func read(file string) ([]byte, error) {

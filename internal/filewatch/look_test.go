@@ -6,10 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/plugmicro/micro/internal/logtest"
 )
 
 // TestHalfWritten writes in place and slowly, as a copy over a full disk's last blocks or a busy machine does it.
@@ -52,13 +55,14 @@ func TestHalfWritten(t *testing.T) {
 // TestWhatIsRefusedIsLoadedOnce looks again and again at a file that load has refused.
 func TestWhatIsRefusedIsLoadedOnce(t *testing.T) {
 	var got []string
+	var log logtest.Buffer
 	w := &Watch{
 		file: filepath.Join(t.TempDir(), "f"),
-		log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		log:  slog.New(slog.NewTextHandler(&log, nil)),
 		last: []byte("good"),
 		load: func(data []byte) error {
 			if got = append(got, string(data)); string(data) != "better" {
-				return errors.New("it is " + string(data))
+				return errors.New("no")
 			}
 			return nil
 		},
@@ -83,8 +87,11 @@ func TestWhatIsRefusedIsLoadedOnce(t *testing.T) {
 
 	require.NoError(t, os.Remove(w.file))
 	require.Equal(t, poll, w.look())
+	require.Equal(t, poll, w.look())
 	becomes("bad")
 	require.Equal(t, []string{"bad", "", "bad", "bad", "bad"}, got, "what was told of it may have been long ago")
 	becomes("better")
 	require.Equal(t, []string{"bad", "", "bad", "bad", "bad", "better"}, got)
+	require.Equal(t, 5, strings.Count(log.String(), "error=no\n"), "each is told once")
+	require.Equal(t, 1, strings.Count(log.String(), "no such file"))
 }
