@@ -4,9 +4,13 @@
 //	micro gateway --gateway-middleware=jwt,router --middleware-jwt-jwks=https://login.example.com/keys \
 //	    --middleware-jwt-issuer=https://login.example.com --middleware-jwt-audience=shop
 //
-// The keys come from a URL (a JWK set, fetched again every hour, and when a token names a key that is not in it; until it could be
-// fetched, requests with a token are answered with 503), from a file, or are one shared secret. A token must not have expired, and must be for the audience. Services find the token's subject in
-// the metadata "user", and claims that are asked for in "claim-NAME".
+// The keys come from a URL (a JWK set, fetched again every hour, and when a token names a key that is not in it; until it
+// could be fetched, requests with a token are answered with 503), from a file, or are one shared secret. The file is followed
+// while the gateway runs: to change the key without refusing anybody, use a set that has both for a while. One with a
+// mistake keeps the gateway from starting, or the keys before in use, and is logged.
+//
+// A token must not have expired, and must be for the audience. Services find the token's subject in the metadata "user", and
+// claims that are asked for in "claim-NAME".
 package jwt
 
 import (
@@ -17,8 +21,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
@@ -26,6 +30,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/filewatch"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -36,7 +41,7 @@ func init() {
 // Config is what --middleware-jwt-* sets.
 type Config struct {
 	JWKS     string        `help:"required, or one of the next two: URL of the keys, a JWK set, of those who sign"`
-	KeyFile  string        `help:"or a file with them, read at the start: a JWK set, or one public key in PEM"`
+	KeyFile  string        `help:"or a file with them, a JWK set or one public key in PEM; it is followed while the gateway runs"`
 	Secret   plugin.Secret `help:"or the secret that tokens are signed with (HS256, HS384, HS512), of 32 bytes or more"`
 	Issuer   string        `help:"who must have issued the token; default: anybody who has the key"`
 	Audience []string      `help:"required: for whom the token must be, one of these"`
@@ -86,10 +91,11 @@ var (
 type Auth struct {
 	parser *jwt.Parser
 	key    jwt.Keyfunc
-	keys   keyfunc.Keyfunc // those of a URL; nil: they are there from the start
+	keys   keyfunc.Keyfunc // those of a URL; nil: there are always some
 	claims []string
 	public []string
 	stop   context.CancelFunc
+	watch  *filewatch.Watch // of the file with the keys; nil without one
 }
 
 var _ gateway.Middleware = (*Auth)(nil)
@@ -106,7 +112,7 @@ func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
 		secret := []byte(c.Secret.Reveal())
 		a.key = func(*jwt.Token) (any, error) { return secret, nil }
 	case c.KeyFile != "":
-		a.key, err = fromFile(c.KeyFile)
+		a.key, a.watch, err = fromFile(env, c.KeyFile)
 	default:
 		a.key, a.keys, err = fromURL(ctx, env, c.JWKS)
 	}
@@ -188,15 +194,27 @@ func reasonOf(err error) error {
 	return err
 }
 
-func fromFile(file string) (jwt.Keyfunc, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
+// fromFile uses the keys that the file has at the moment.
+func fromFile(env *plugin.Env, file string) (jwt.Keyfunc, *filewatch.Watch, error) {
+	var current atomic.Pointer[jwt.Keyfunc]
+	watch, err := filewatch.Follow(file, env.Logger(), func(data []byte) error {
+		keys, err := parseKeys(env.Context(), file, data)
+		if err == nil {
+			current.Store(&keys)
+		}
+		return err
+	})
+	return func(token *jwt.Token) (any, error) { return (*current.Load())(token) }, watch, err
+}
+
+func parseKeys(ctx context.Context, file string, data []byte) (jwt.Keyfunc, error) {
 	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
 		k, err := keyfunc.NewJWKSetJSON(json.RawMessage(data))
 		if err != nil {
 			return nil, fmt.Errorf("%s is no JWK set: %w", file, err)
+		}
+		if !hasKeys(ctx, k) {
+			return nil, fmt.Errorf("%s: there is no key in the JWK set", file)
 		}
 		return k.Keyfunc, nil
 	}
@@ -217,10 +235,13 @@ func publicKey(data []byte) (any, error) {
 	return jwt.ParseEdPublicKeyFromPEM(data)
 }
 
-// Close ends the fetching of keys.
+// Close ends the fetching of keys, and the following of their file.
 func (a *Auth) Close() error {
 	a.stop()
-	return nil
+	if a.watch == nil {
+		return nil
+	}
+	return a.watch.Close()
 }
 
 // Handler implements gateway.Middleware.
@@ -235,7 +256,7 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		case err == nil:
 			a.tell(gateway.Of(r), claims)
 			next.ServeHTTP(w, r)
-		case errors.Is(err, jwt.ErrTokenUnverifiable) && !a.hasKeys(r.Context()):
+		case errors.Is(err, jwt.ErrTokenUnverifiable) && a.keys != nil && !hasKeys(r.Context(), a.keys):
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusServiceUnavailable, "tokens cannot be verified yet: the gateway could not fetch the keys"))
 		default:
 			challenge := `Bearer error="invalid_token"`
@@ -248,12 +269,9 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// hasKeys says whether keys could be fetched.
-func (a *Auth) hasKeys(ctx context.Context) bool {
-	if a.keys == nil {
-		return true
-	}
-	all, err := a.keys.VerificationKeySet(ctx)
+// hasKeys says whether there is any; those of a URL may not have been fetched yet.
+func hasKeys(ctx context.Context, k keyfunc.Keyfunc) bool {
+	all, err := k.VerificationKeySet(ctx)
 	return err == nil && len(all.Keys) > 0
 }
 

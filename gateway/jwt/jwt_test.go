@@ -1,7 +1,6 @@
 package jwt_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,6 +27,7 @@ import (
 
 	"github.com/plugmicro/micro/gateway"
 	gwjwt "github.com/plugmicro/micro/gateway/jwt"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -59,9 +59,13 @@ func sign(t *testing.T, method jwt.SigningMethod, key any, kid string, claims jw
 
 // protect returns what asks: the status, the reason, and what the service would be told.
 func protect(t *testing.T, c gwjwt.Config) func(path, authorization string) (int, string, map[string]string) {
+	return protectIn(t, new(plugin.Env), c)
+}
+
+func protectIn(t *testing.T, env *plugin.Env, c gwjwt.Config) func(path, authorization string) (int, string, map[string]string) {
 	c.Audience = []string{"shop", "other"}
 	require.NoError(t, c.Validate())
-	m, err := gwjwt.New(new(plugin.Env), c)
+	m, err := gwjwt.New(env, c)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.(*gwjwt.Auth).Close()) })
 	return func(path, authorization string) (int, string, map[string]string) {
@@ -235,15 +239,11 @@ func TestIssuerThatIsAwayLetsNobodyIn(t *testing.T) {
 
 // TestNoSecretsInTheLog: neither a password in the URL nor its query.
 func TestNoSecretsInTheLog(t *testing.T) {
-	var log bytes.Buffer
-	settings, err := plugin.NewLoader(plugin.NewCatalog()).Load(nil)
-	require.NoError(t, err)
-	host := settings.Open(t.Context(), slog.New(slog.NewTextHandler(&log, nil)))
-	defer host.Close()
+	env, log := logged(t)
 	i := newIssuer(t)
 	i.Close()
 	address := strings.Replace(i.URL, "http://", "http://user:s3cret@", 1) + "/keys?token=t0ken"
-	m, err := gwjwt.New(host.Env(), gwjwt.Config{JWKS: address, Audience: []string{"shop"}})
+	m, err := gwjwt.New(env, gwjwt.Config{JWKS: address, Audience: []string{"shop"}})
 	require.NoError(t, err)
 	require.NoError(t, m.(*gwjwt.Auth).Close())
 	require.Contains(t, log.String(), "cannot fetch the keys")
@@ -252,16 +252,57 @@ func TestNoSecretsInTheLog(t *testing.T) {
 	require.NotContains(t, log.String(), "t0ken")
 }
 
-func TestKeySetInAFile(t *testing.T) {
-	i := newIssuer(t, "one")
+// TestKeysInAFile are changed while requests come, by mistakes too.
+func TestKeysInAFile(t *testing.T) {
+	i := newIssuer(t, "one", "two")
+	one, two := i.keys["one"], i.keys["two"]
+	tokenOf := func(kid string, key *rsa.PrivateKey) string {
+		return "Bearer " + sign(t, jwt.SigningMethodRS256, key, kid, fine())
+	}
 	file := filepath.Join(t.TempDir(), "keys.json")
-	require.NoError(t, os.WriteFile(file, i.set(), 0o600))
-	ask := protect(t, gwjwt.Config{KeyFile: file})
-	code, _, _ := ask("/", "Bearer "+sign(t, jwt.SigningMethodRS256, i.keys["one"], "one", fine()))
-	require.Equal(t, 200, code)
-	require.NoError(t, os.WriteFile(file, []byte("nonsense"), 0o600))
-	_, err := gwjwt.New(new(plugin.Env), gwjwt.Config{KeyFile: file})
-	require.ErrorContains(t, err, "neither a JWK set nor a public key")
+	put := func(data []byte) { require.NoError(t, os.WriteFile(file, data, 0o600)) }
+	i.hide("two")
+	put(i.set())
+	env, log := logged(t)
+	ask := protectIn(t, env, gwjwt.Config{KeyFile: file})
+	status := func(token string) int { code, _, _ := ask("/", token); return code }
+	require.Equal(t, 200, status(tokenOf("one", one)))
+	require.Equal(t, 401, status(tokenOf("two", two)))
+
+	for wrong, want := range map[string]string{
+		"nonsense":               "neither a JWK set nor a public key",
+		`{"keys": []}`:           "there is no key in the JWK set",
+		`{}`:                     "there is no key in the JWK set",
+		`{"keys": [{"kty": 1}]}`: "is no JWK set",
+	} {
+		put([]byte(wrong))
+		require.Eventually(t, func() bool { return strings.Contains(log.String(), want) }, 30*time.Second, 5*time.Millisecond, wrong)
+		require.Equal(t, 200, status(tokenOf("one", one)))
+		log.Reset()
+		_, err := gwjwt.New(new(plugin.Env), gwjwt.Config{KeyFile: file})
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, file)
+	}
+
+	i.hide("one")
+	i.show("two", two)
+	put(i.set())
+	require.Eventually(t, func() bool { return status(tokenOf("two", two)) == 200 }, 30*time.Second, 5*time.Millisecond)
+	require.Equal(t, 401, status(tokenOf("one", one)))
+	der, err := x509.MarshalPKIXPublicKey(&one.PublicKey)
+	require.NoError(t, err)
+	put(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	require.Eventually(t, func() bool { return status(tokenOf("", one)) == 200 }, 30*time.Second, 5*time.Millisecond)
+}
+
+// logged is an Env with a log.
+func logged(t *testing.T) (*plugin.Env, *logtest.Buffer) {
+	settings, err := plugin.NewLoader(plugin.NewCatalog()).Load(nil)
+	require.NoError(t, err)
+	log := new(logtest.Buffer)
+	host := settings.Open(t.Context(), slog.New(slog.NewTextHandler(log, nil)))
+	t.Cleanup(func() { require.NoError(t, host.Close()) })
+	return host.Env(), log
 }
 
 func TestValidate(t *testing.T) {
