@@ -146,7 +146,10 @@ func (g *Gateway) prepare(x *exchange, r *http.Request, in io.ReadCloser) (err e
 		in = http.MaxBytesReader(x.ResponseWriter, in, limit)
 	}
 	x.in.chunked = len(r.TransferEncoding) > 0
-	x.in.ReadCloser, x.in.writer, x.in.silent, x.in.extended = in, x.ResponseWriter, x.silent, x.info.Start
+	x.in.ReadCloser, x.in.writer, x.in.silent, x.in.h2 = in, x.ResponseWriter, x.silent, x.h2
+	if x.h2 {
+		_ = http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Time{})
+	}
 	r.Body = &x.in
 	return nil
 }

@@ -134,24 +134,36 @@ type body struct {
 	io.ReadCloser
 	writer   http.ResponseWriter
 	silent   time.Duration
-	extended time.Time
+	extended time.Time // when the limit for reading was last set; zero: not by this
 	chunked  bool
+	h2       bool
 	read     atomic.Int64 // whoever sends the body on may still be at it when the request is over
 	cut      atomic.Bool  // the client went in the middle of it
 	late     atomic.Bool  // reading it ended because of the time: net/http ends the request's context, too
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(b.extended) > b.silent/2 {
-		b.extended = now
-		_ = http.NewResponseController(b.writer).SetReadDeadline(now.Add(b.silent))
-	}
+	b.extend()
 	n, err := b.ReadCloser.Read(p)
+	if b.h2 {
+		_ = http.NewResponseController(b.writer).SetReadDeadline(time.Time{})
+	}
 	b.read.Add(int64(n))
 	if err != nil && err != io.EOF {
 		err = b.explain(err)
 	}
 	return n, err
+}
+
+// extend gives the client another SilentTimeout to send something. With HTTP/2 there is a limit only while something is
+// read: it would end the body also when nobody wants more of it yet.
+func (b *body) extend() {
+	now := time.Now()
+	if !b.h2 && now.Sub(b.extended) < b.silent/2 {
+		return
+	}
+	b.extended = now
+	_ = http.NewResponseController(b.writer).SetReadDeadline(now.Add(b.silent))
 }
 
 // explain makes a Problem of what went wrong, where the client is to be told.

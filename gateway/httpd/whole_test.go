@@ -49,6 +49,18 @@ func (Numbers) Begin(ctx context.Context, n *number, out *server.Sender[number])
 	return ctx.Err()
 }
 
+// Sum answers a stream of requests.
+func (Numbers) Sum(_ context.Context, in *server.Receiver[number]) (*number, error) {
+	sum := &number{}
+	for n, err := range in.All() {
+		if err != nil {
+			return nil, err
+		}
+		sum.Value += n.Value
+	}
+	return sum, nil
+}
+
 // serveNumbers starts a real service that the gateway finds.
 func (r *running) serveNumbers() { r.serve(Numbers{}) }
 

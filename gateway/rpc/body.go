@@ -174,7 +174,7 @@ func checkAccept(r *http.Request, name string) error {
 // firstRoom bounds the memory for a body of which nothing has come yet.
 const firstRoom = 16 << 10
 
-// readBody appends the body of r to buf, within the limits of size and time.
+// readBody appends the body of r to buf, within the limit of its size; that of time is the server's.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buf []byte) ([]byte, error) {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return buf, nil
@@ -182,21 +182,18 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buf []byte) (
 	if r.ContentLength > h.opts.MaxBody {
 		return buf, h.tooLarge()
 	}
-	connection := http.NewResponseController(w)
-	deadline := time.Now().Add(h.opts.BodyTimeout)
-	_ = connection.SetReadDeadline(deadline)
-	buf, err := h.readAll(r, slices.Grow(buf, int(min(max(r.ContentLength, 512), firstRoom))), deadline)
+	buf, err := h.readAll(r, slices.Grow(buf, int(min(max(r.ContentLength, 512), firstRoom))))
 	if err != nil {
 		if r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close")
 		}
 		return buf, h.whyUnread(r, err)
 	}
-	_ = connection.SetReadDeadline(time.Time{}) // from here on it would end the request
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // from here on it would end the request
 	return buf, nil
 }
 
-func (h *Handler) readAll(r *http.Request, buf []byte, deadline time.Time) ([]byte, error) {
+func (h *Handler) readAll(r *http.Request, buf []byte) ([]byte, error) {
 	for {
 		n, err := r.Body.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
@@ -207,8 +204,6 @@ func (h *Handler) readAll(r *http.Request, buf []byte, deadline time.Time) ([]by
 			return buf, nil
 		case err != nil:
 			return buf, err
-		case time.Now().After(deadline): // something between may have set another one
-			return buf, os.ErrDeadlineExceeded
 		case len(buf) == cap(buf):
 			buf = slices.Grow(buf, len(buf))
 		}
@@ -230,7 +225,7 @@ func (h *Handler) whyUnread(r *http.Request, err error) error {
 	case errors.As(err, &tooLarge):
 		return h.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		return gateway.NewProblem(http.StatusRequestTimeout, "the body did not come within %s", h.opts.BodyTimeout)
+		return gateway.NewProblem(http.StatusRequestTimeout, "the body did not come in time")
 	case r.Context().Err() != nil, errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &network), errors.Is(err, http.ErrBodyReadAfterClose):
 		return gateway.NewProblem(gateway.ClientClosed, "the client went while it sent the body")
 	}

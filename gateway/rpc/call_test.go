@@ -441,7 +441,7 @@ func TestLargerThanTheServiceTakes(t *testing.T) {
 }
 
 func TestSlowBody(t *testing.T) {
-	w := newWorld(t, with(func(o *rpc.Options) { o.BodyTimeout = 50 * time.Millisecond }))
+	w := newWorld(t, func(w *world, _ *rpc.Options) { w.config.ReadTimeout = 50 * time.Millisecond })
 	c := w.dial()
 	fmt.Fprintf(c, "POST /greeter/hello HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{")
 	rsp, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -450,7 +450,7 @@ func TestSlowBody(t *testing.T) {
 	require.Equal(t, 408, rsp.StatusCode)
 	text, err := io.ReadAll(rsp.Body)
 	require.NoError(t, err)
-	require.Contains(t, string(text), "the body did not come within 50ms")
+	require.Contains(t, string(text), "the body did not come in time")
 	require.True(t, rsp.Close)
 
 	release := w.held()

@@ -127,7 +127,6 @@ type Options struct {
 	ForwardHeaders []string      // of requests that services get as metadata; default Authorization and Accept-Language
 	Origins        []string      // of pages that may open WebSockets, beside the gateway's own: https://app.example.com, https://*.example.com
 	MaxBody        int64         // bytes of a request's body, and of one message of a stream; default 4 MiB
-	BodyTimeout    time.Duration // for a body, and for one message of a stream of requests in a body; default 30 s
 	Timeout        time.Duration // of a call whose request and route do not say; default 10 s
 	MaxTimeout     time.Duration // the longest that a request can ask for; default 5 min
 	WriteTimeout   time.Duration // for a client to take one message of a stream, and for a service to take one of a body; default 30 s
@@ -149,7 +148,7 @@ func (o Options) withDefaults() Options {
 		p *time.Duration
 		v time.Duration
 	}{
-		{&o.BodyTimeout, 30 * time.Second}, {&o.Timeout, 10 * time.Second}, {&o.MaxTimeout, 5 * time.Minute},
+		{&o.Timeout, 10 * time.Second}, {&o.MaxTimeout, 5 * time.Minute},
 		{&o.WriteTimeout, 30 * time.Second}, {&o.Heartbeat, 15 * time.Second},
 	} {
 		if *d.p == 0 {
@@ -165,7 +164,8 @@ func (o Options) withDefaults() Options {
 // Explicit is the path at which the body names the endpoint.
 const Explicit = "/v1/rpc"
 
-// Handler makes calls of requests. It needs what gateway.Prepare makes of them, and gateway.Info.
+// Handler makes calls of requests. It needs what gateway.Prepare makes of them, and gateway.Info. How long a client may take
+// to send a body is for the server to say, which sets the deadline: 408 is answered when that has passed.
 type Handler struct {
 	client    *client.Client
 	directory *directory.Directory

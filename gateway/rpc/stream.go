@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,9 +199,8 @@ type input struct {
 	stream     *stream
 	connection *http.ResponseController
 	decoder    *json.Decoder
-	left       int64     // bytes that may be read for the value that is being read
-	deadline   time.Time // for it; zero: reading has not begun
-	over       bool      // the body is
+	left       int64 // bytes that may be read for the value that is being read
+	over       bool  // the body is
 	done       chan struct{}
 	stopped    sync.Once
 	cut        atomic.Bool // reading was ended from here
@@ -217,18 +215,10 @@ func (h *Handler) newInput(w http.ResponseWriter, r *http.Request, s *stream) *i
 	return in
 }
 
-// Read is for the decoder: within the limits of one value.
+// Read is for the decoder: within the limit of one value.
 func (in *input) Read(p []byte) (int, error) {
 	if in.left <= 0 {
 		return 0, gateway.NewProblem(http.StatusRequestEntityTooLarge, "a value in the body is larger than %d bytes, which is the limit", in.h.opts.MaxBody)
-	}
-	now := time.Now()
-	if in.deadline.IsZero() {
-		in.deadline = now.Add(in.h.opts.BodyTimeout)
-		_ = in.connection.SetReadDeadline(in.deadline)
-	}
-	if now.After(in.deadline) {
-		return 0, os.ErrDeadlineExceeded
 	}
 	n, err := in.r.Body.Read(p[:min(int64(len(p)), in.left)])
 	in.left -= int64(n)
@@ -261,7 +251,7 @@ func (in *input) copy() error {
 	defer held.Stop()
 	for n := 1; ; n++ {
 		var value json.RawMessage
-		in.left, in.deadline = in.h.opts.MaxBody+1, time.Time{}
+		in.left = in.h.opts.MaxBody + 1
 		err := in.decoder.Decode(&value)
 		var syntax *json.SyntaxError
 		switch {
