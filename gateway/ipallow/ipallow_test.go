@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -526,22 +527,52 @@ func TestLies(t *testing.T) {
 	}
 }
 
-func TestLiesByPROXY(t *testing.T) {
-	const v1 = "PROXY TCP4 10.9.9.9 192.0.2.1 1 80\r\n"
-	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x09\x09\x09\xc0\x00\x02\x01\x00\x01\x00\x50"
-	m := open(t, ipallow.Config{Allow: []string{"10.0.0.0/8", "127.0.0.1"}})
-	off := gate(t, clientip.Settings{}, m)
-	untrusted := gate(t, clientip.Settings{TrustedProxies: []string{"192.0.2.1"}, ProxyProtocol: true}, m)
-	trusted := gate(t, clientip.Settings{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true}, m)
-	for _, header := range []string{v1, v2} {
-		require.Equal(t, 400, send(t, off, header))
-		require.Equal(t, 0, send(t, untrusted, header))
-		require.Equal(t, 200, send(t, trusted, header))
-		require.Equal(t, 400, send(t, trusted, header+v1))
-		require.Equal(t, 403, send(t, trusted, strings.ReplaceAll(header, "10.9.9.9", "203.0.113.7")[:0]+"PROXY TCP4 203.0.113.7 192.0.2.1 1 80\r\n"))
+// proxied are headers of the PROXY protocol, of both versions, that say src is the client.
+func proxied(t *testing.T, src string) []string {
+	var forms []string
+	for _, version := range []byte{1, 2} {
+		header := &proxyproto.Header{
+			Version: version, Command: proxyproto.PROXY, TransportProtocol: proxyproto.TCPv4,
+			SourceAddr:      net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(src), 1)),
+			DestinationAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("192.0.2.1:80")),
+		}
+		data, err := header.Format()
+		require.NoError(t, err)
+		forms = append(forms, string(data))
 	}
-	require.Equal(t, 0, send(t, trusted, ""), "without a header there is no client, though the proxy is allowed")
-	require.Equal(t, 403, send(t, trusted, "PROXY UNKNOWN\r\n"), "nor with one that knows none")
+	return forms
+}
+
+func TestLiesByPROXY(t *testing.T) {
+	gates := func(m gateway.Middleware) (off, untrusted, trusted net.Listener) {
+		return gate(t, clientip.Settings{}, m),
+			gate(t, clientip.Settings{TrustedProxies: []string{"192.0.2.1"}, ProxyProtocol: true}, m),
+			gate(t, clientip.Settings{TrustedProxies: []string{"127.0.0.1"}, ProxyProtocol: true}, m)
+	}
+	for name, config := range map[string]ipallow.Config{
+		"allow":      {Allow: []string{"10.0.0.0/8", "127.0.0.1"}},
+		"deny":       {Deny: []string{"203.0.113.0/24"}},
+		"a route":    {File: write(t, "routes: [{path: /accounts, allow: [10.0.0.0/8, 127.0.0.1]}]")},
+		"a service":  {File: write(t, "services: [{service: accounts, deny: [203.0.113.0/24]}]")},
+		"a wildcard": {Allow: []string{"0.0.0.0/0"}, Deny: []string{"203.0.113.7"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			off, untrusted, trusted := gates(open(t, config))
+			good, denied := proxied(t, "10.9.9.9"), proxied(t, "203.0.113.7")
+			for i := range good {
+				for _, header := range []string{good[i], denied[i]} {
+					require.Equal(t, 400, send(t, off, header))
+					require.Equal(t, 0, send(t, untrusted, header))
+					require.Equal(t, 400, send(t, trusted, header+good[0]))
+				}
+				require.Equal(t, 200, send(t, trusted, good[i]))
+				require.Equal(t, 403, send(t, trusted, denied[i]))
+				require.Equal(t, 403, send(t, trusted, denied[i], "X-Forwarded-For: 10.9.9.9"))
+			}
+			require.Equal(t, 0, send(t, trusted, ""), "without a header there is no client, though the proxy is allowed")
+			require.Equal(t, 403, send(t, trusted, "PROXY UNKNOWN\r\n"), "nor with one that knows none")
+		})
+	}
 }
 
 // FuzzFile holds that no file panics, and that one that is taken lets nobody pass whose address is not known.
@@ -581,18 +612,35 @@ func many(t testing.TB, n int, more string) string {
 	return write(t, b.String()+more)
 }
 
-func TestLoading100000(t *testing.T) {
-	file := many(t, 100_000, "")
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	start := time.Now()
+// TestManyPrefixesTakeLittleMemory: what is kept of 100,000 prefixes, the file included, and what loading them allocates.
+func TestManyPrefixesTakeLittleMemory(t *testing.T) {
+	const n = 100_000
+	file := many(t, n, "")
+	heap := func() (m runtime.MemStats) {
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m
+	}
+	before := heap()
 	m := open(t, ipallow.Config{File: file})
-	took := time.Since(start)
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	t.Logf("100,000 prefixes: %v to load, %d KiB, the file included", took, (after.HeapAlloc-before.HeapAlloc)>>10)
+	after := heap()
+	require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(n*200), "bytes that are kept")
+	require.Less(t, after.Mallocs-before.Mallocs, uint64(n*100), "allocations")
+	t.Logf("for each prefix: %d bytes kept, %d allocations", (int64(after.HeapAlloc)-int64(before.HeapAlloc))/n, (after.Mallocs-before.Mallocs)/n)
 	require.False(t, passes(m, "nobody", "a", "/"))
+	for _, client := range prefixes(t, 100) {
+		require.True(t, passes(m, client.String(), "a", "/"))
+	}
+}
+
+func BenchmarkLoading100000(b *testing.B) {
+	file := many(b, 100_000, "")
+	b.ReportAllocs()
+	for b.Loop() {
+		m, err := ipallow.New(new(plugin.Env), ipallow.Config{File: file})
+		require.NoError(b, err)
+		require.NoError(b, m.(io.Closer).Close())
+	}
 }
 
 // BenchmarkRequest is what ipallow adds to a request: clients that are in the list and such that are not, in a dry run so
