@@ -17,6 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/plugmicro/micro/plugin"
+	"github.com/plugmicro/micro/tracer"
 )
 
 // pipes are connections inside of a bubble, whose clock stands still while there is something to read.
@@ -128,8 +131,9 @@ func grant(quota int64, valid time.Duration, rate float64, interval int64) func(
 
 var byDefault = Config{Reservoir: 1, Rate: 0.05}
 
+// TestWithoutRulesThereIsTheFallback holds that, without settings, it is that of X-Ray: one a second, and 5 % of the others.
 func TestWithoutRulesThereIsTheFallback(t *testing.T) {
-	inBubble(t, byDefault, func(a *api) { a.broken = true }, func(t *testing.T, p polled) {
+	inBubble(t, chosen(t).sender.config, func(a *api) { a.broken = true }, func(t *testing.T, p polled) {
 		total := 0
 		for _, n := range p.seconds(100, 101) {
 			require.Positive(t, n, "one a second")
@@ -146,6 +150,19 @@ func TestWithoutRulesThereIsTheFallback(t *testing.T) {
 		require.Equal(t, 2, strings.Count(p.log.String(), "\n"), p.log)
 		require.Contains(t, p.log.String(), "answers about sampling again")
 	})
+}
+
+// chosen is the plugin as a user gets it who sets nothing of the sampling but that it asks nobody.
+func chosen(t *testing.T) *Tracer {
+	l := plugin.NewLoader(plugin.Linked)
+	require.NoError(t, l.Parse([]string{"--tracer=xray", "--tracer-sampling=local"}))
+	settings, err := l.Load(nil)
+	require.NoError(t, err)
+	host := settings.Open(t.Context(), nil)
+	t.Cleanup(func() { require.NoError(t, host.Close()) })
+	opened, err := plugin.Open[tracer.Tracer](host)
+	require.NoError(t, err)
+	return opened.(*Tracer)
 }
 
 func jitterOf(d time.Duration) time.Duration { return d / 50 }

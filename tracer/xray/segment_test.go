@@ -100,9 +100,11 @@ func TestDocuments(t *testing.T) {
 			"url.path", "/", "network.peer.address", "10.0.0.1"), nil, want{
 			"type": nil, "http.request.client_ip": "10.0.0.1", "http.request.x_forwarded_for": nil, "http.request.url": "http://[::1]:8080/", "http.response": nil, "annotations": nil,
 		}},
-		"a message": {remote, trace.SpanKindConsumer, "process orders", nil, nil, want{"name": "shop", "type": nil, "annotations.operation": "process orders"}},
-		"a job":     {t.Context(), trace.SpanKindInternal, "nightly", nil, nil, want{"name": "shop", "type": nil, "parent_id": nil, "annotations.operation": "nightly"}},
-		"work":      {local, trace.SpanKindInternal, "reserve (2) *now*", nil, nil, want{"name": "reserve _2_ _now_", "type": "subsegment", "namespace": nil, "service": nil, "origin": nil}},
+		"a message":                {remote, trace.SpanKindConsumer, "process orders", nil, nil, want{"name": "shop", "type": nil, "annotations.operation": "process orders"}},
+		"a job":                    {t.Context(), trace.SpanKindInternal, "nightly", nil, nil, want{"name": "shop", "type": nil, "parent_id": nil, "annotations.operation": "nightly"}},
+		"work":                     {local, trace.SpanKindInternal, "reserve (2) *now*", nil, nil, want{"name": "reserve _2_ _now_", "type": "subsegment", "namespace": nil, "service": nil, "origin": nil}},
+		"all that a name may have": {local, trace.SpanKindInternal, `aZ 9ä_.:/%&#=+-@\`, nil, nil, want{"name": `aZ 9ä_.:/%&#=+-@\`}},
+		"nothing else in a name":   {local, trace.SpanKindInternal, "a!b\"c$d'e(f)g*h,i;j<k>l?m[n]o^p`q{r|s}t~u\tv\x00w\xffx", nil, nil, want{"name": "a_b_c_d_e_f_g_h_i_j_k_l_m_n_o_p_q_r_s_t_u_v_w_x"}},
 		"a call over HTTP": {local, trace.SpanKindClient, "GET", kv("http.request.method", "GET", "url.full", "https://ada:pw@api.example/v1?key=secret#x", "server.address", "api.example",
 			"http.response.status_code", 200, "http.response.header.content-length", []string{"7"}), nil, want{
 			"name": "api.example", "type": "subsegment", "namespace": "remote", "http.request.url": "https://api.example/v1", "http.response.content_length": 7,
