@@ -56,7 +56,8 @@ func TestUnknown(t *testing.T) {
 		"/shop.cart/Cart.AddItem":      "there is no service shop.cart",
 		"/shop.car/Cart.AddItem":       "there is no service shop.car",
 		"/_internal/Cart.AddItem":      "there is no service _internal",
-		"/" + strings.Repeat("a", 2e3): "there is no service " + strings.Repeat("a", 100) + "…",
+		"/" + strings.Repeat("a", 2e3): "there is no service " + strings.Repeat("a", 97) + "…",
+		"/" + strings.Repeat("ä", 500): "there is no service " + strings.Repeat("ä", 48) + "…", // not half of a 49th
 	} {
 		p := w.problem(w.do("POST", path, `{}`, jsonType))
 		require.Equal(t, 404, p.Status)
@@ -438,6 +439,10 @@ func TestLargerThanTheServiceTakes(t *testing.T) {
 	p := w.problem(w.do("POST", "/greeter/hello", `{"name":"`+strings.Repeat("x", 5<<20)+`"}`, jsonType))
 	require.Equal(t, 413, p.Status)
 	require.Equal(t, "the request is larger than service greeter takes", p.Detail)
+	for _, path := range []string{"/greeter/count", "/greeter/sum"} {
+		p = w.problem(w.do("POST", path, `{"city":"`+strings.Repeat("x", 5<<20)+`"}`, jsonType))
+		require.Equal(t, 413, p.Status, "%s: %s", path, p.Detail)
+	}
 }
 
 func TestSlowBody(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/plugmicro/micro/client"
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/internal/nearest"
 	"github.com/plugmicro/micro/registry"
 )
@@ -188,12 +189,7 @@ func (h *Handler) unknown(service, endpoint string) error {
 const maxShown = 100
 
 // shown keeps a name that a client made up short.
-func shown(name string) string {
-	if len(name) > maxShown {
-		return name[:maxShown] + "…"
-	}
-	return name
-}
+func shown(name string) string { return clip.Text(name, maxShown) }
 
 // didYouMean asks whether one of names was meant.
 func didYouMean(name string, names []string) string {

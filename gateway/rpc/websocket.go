@@ -10,12 +10,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
 	"github.com/plugmicro/micro/codec"
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/clip"
 )
 
 // The subprotocols of WebSockets.
@@ -218,22 +218,11 @@ func (x *socket) verdict(err error) (websocket.StatusCode, string) {
 		err = x.h.why(x.stream.ctx, x.target, err)
 	}
 	p := gateway.ProblemOf(err)
-	return websocket.StatusCode(closeStatus + p.Status), short(p.Code + ": " + p.Detail)
+	return websocket.StatusCode(closeStatus + p.Status), clip.Text(p.Code+": "+p.Detail, maxReason)
 }
 
 // maxReason is what a close frame has room for.
 const maxReason = 123
-
-func short(s string) string {
-	if len(s) <= maxReason {
-		return s
-	}
-	s = s[:maxReason-len("…")]
-	for !utf8.ValidString(s) {
-		s = s[:len(s)-1]
-	}
-	return s + "…"
-}
 
 // read sends to the service what comes from the client. It goes on to the end, because that is how one learns that
 // the client is gone.
