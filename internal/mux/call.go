@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/plugmicro/micro/codec"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/internal/wire"
 	"github.com/plugmicro/micro/metadata"
 	"github.com/plugmicro/micro/status"
@@ -176,21 +176,13 @@ func (c *Call) Reply(v any) {
 // maxErrorMessage bounds, in bytes, what an error tells the caller.
 const maxErrorMessage = 16 << 10
 
-// cut shortens a text to about n bytes.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	return strings.ToValidUTF8(text[:n], "") + "…"
-}
-
 // Fail ends the call badly.
 func (c *Call) Fail(err error) {
 	e := status.From(err)
 	if e.Code == status.OK {
 		e = &status.Error{Code: status.Unknown, Message: fmt.Sprintf("handler returned an error with code OK: %s", e.Message)}
 	}
-	message := cut(e.Message, maxErrorMessage)
+	message := clip.Text(e.Message, maxErrorMessage)
 	c.answered = true
 	b := wire.GetBuffer(len(message) + 32)
 	b.B = wire.AppendError(b.B, &wire.Failure{ID: c.id, Code: uint32(e.Code), Message: []byte(message)})

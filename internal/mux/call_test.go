@@ -76,7 +76,7 @@ func TestFailures(t *testing.T) {
 		"ok":     {Code: status.Unknown, Message: "handler returned an error with code OK: fine?"},
 		"goexit": {Code: status.Internal, Message: "the handler ended without an answer"},
 		"silent": {Code: status.Internal, Message: "the handler ended without an answer"},
-		"long":   {Code: status.Unknown, Message: strings.Repeat("é", 8<<10) + "…"},
+		"long":   {Code: status.Unknown, Message: strings.Repeat("é", 8190) + "…"},
 		"large":  {Code: status.ResourceExhausted, Message: "answer: message too large: 5242882 bytes, the peer takes 4194304"},
 		"codec":  {Code: status.Internal, Message: "encode the answer: its type is not []byte: use application/json"},
 	} {

@@ -229,7 +229,7 @@ func (c *Client) open(ctx context.Context, id uint64, req *Request, timeout time
 func (c *Client) notSent(err error) *Error {
 	switch {
 	case errors.Is(err, transport.ErrTooLarge):
-		return &Error{Status: status.Error{Code: status.ResourceExhausted, Message: err.Error()}} // no node would take it
+		return &Error{Status: status.Error{Code: status.ResourceExhausted, Message: err.Error()}, Cause: err} // no node would take it
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &Error{NotRun: true, Status: *status.From(err)}
 	}

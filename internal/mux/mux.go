@@ -67,15 +67,21 @@ func setDefault[T comparable](p *T, v T) {
 // Error is how a call or a stream failed. It unwraps to a *status.Error.
 type Error struct {
 	Status status.Error
-	NotRun bool // the endpoint was not run and will not be: trying again is safe
-	Lost   bool // the connection is gone, or could not be made
-	Remote bool // the peer answered it
+	NotRun bool  // the endpoint was not run and will not be: trying again is safe
+	Lost   bool  // the connection is gone, or could not be made
+	Remote bool  // the peer answered it
+	Cause  error // why this side did not send it; nil: it did, or Status says it all
 }
 
 func (e *Error) Error() string { return e.Status.Error() }
 
-// Unwrap gives errors.As and status.CodeOf the code.
-func (e *Error) Unwrap() error { return &e.Status }
+// Unwrap gives errors.As and status.CodeOf the code, and errors.Is the cause.
+func (e *Error) Unwrap() []error {
+	if e.Cause == nil {
+		return []error{&e.Status}
+	}
+	return []error{&e.Status, e.Cause}
+}
 
 func notRun(code status.Code, format string, args ...any) *Error {
 	return &Error{NotRun: true, Status: status.Error{Code: code, Message: fmt.Sprintf(format, args...)}}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/codec"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/internal/wire"
 	"github.com/plugmicro/micro/status"
 	"github.com/plugmicro/micro/transport"
@@ -284,7 +285,7 @@ func (s *Server) begin(w *wire.Call, tooMuch error) error {
 const maxRefusal = 512
 
 func (s *Server) refuse(id uint64, e *Error) {
-	message := cut(e.Status.Message, maxRefusal)
+	message := clip.Text(e.Status.Message, maxRefusal)
 	b := wire.GetBuffer(len(message) + 32)
 	b.B = wire.AppendError(b.B, &wire.Failure{ID: id, Code: uint32(e.Status.Code), NotRun: e.NotRun, Message: []byte(message)})
 	s.post(b)
