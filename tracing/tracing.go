@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/status"
 	"github.com/plugmicro/micro/tracer"
 )
@@ -63,10 +64,7 @@ const maxMessage = 256
 
 // fail says that a span ended with err.
 func fail(span trace.Span, err error) {
-	message := status.From(err).Message
-	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
-	}
+	message := strings.ToValidUTF8(clip.Text(status.From(err).Message, maxMessage), "")
 	span.SetAttributes(keyErrorType.String(errorType(err)))
 	span.SetStatus(codes.Error, message)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
@@ -58,6 +59,8 @@ func (g Greeter) Hello(ctx context.Context, req *Hello) (*string, error) {
 		panic("as you say")
 	case "unknown":
 		return nil, errors.New("disk full")
+	case "garbled":
+		return nil, errors.New("disk \xfffull") // which OTLP's protobuf does not take
 	case "missing":
 		return nil, status.Errorf(status.NotFound, "no such greeting%s", strings.Repeat("!", 500))
 	case "next":
@@ -180,6 +183,7 @@ func TestErrorsOfCalls(t *testing.T) {
 	for _, tt := range []struct{ name, code, serverType, serverMessage string }{
 		{"missing", "NotFound", "", ""}, // the caller's mistake is no failure of the server
 		{"unknown", "Unknown", "_OTHER", "disk full"},
+		{"garbled", "Unknown", "_OTHER", "disk full"},
 		{"panic", "Unknown", "panic", "panic"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,7 +193,8 @@ func TestErrorsOfCalls(t *testing.T) {
 			called, served := w.spans.Wait(t, helloClient), w.spans.Wait(t, helloServer)
 			require.Equal(t, codes.Error, called.Status.Code)
 			require.NotEmpty(t, called.Attribute("error.type"))
-			require.LessOrEqual(t, len(called.Status.Description), 260)
+			require.LessOrEqual(t, len(called.Status.Description), 256)
+			require.True(t, utf8.ValidString(called.Status.Description))
 			require.Equal(t, tt.serverType != "", served.Status.Code == codes.Error)
 			require.Equal(t, tt.serverMessage, served.Status.Description)
 			require.Equal(t, tt.serverType, served.Attribute("error.type"))

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/tracer"
 )
 
@@ -215,9 +216,4 @@ func name(method string) string {
 	return method
 }
 
-func bounded(text string) string {
-	if len(text) > maxText {
-		text = text[:maxText]
-	}
-	return strings.ToValidUTF8(text, "")
-}
+func bounded(text string) string { return strings.ToValidUTF8(clip.Prefix(text, maxText), "") }
