@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/plugmicro/micro/internal/clip"
 )
 
 // queue is the SDK's batch processor with an end to it: it counts what is lost and says so, its spans wait for nobody,
@@ -140,6 +141,9 @@ type losses struct {
 // quiet is how long nothing must be lost for it to be over.
 const quiet = 10 * time.Second
 
+// maxError bounds the text of an error in the log, of which a receiver wrote a part, in bytes.
+const maxError = 500
+
 func (l *losses) add(n int, err error) {
 	l.total.Add(int64(n))
 	l.mu.Lock()
@@ -149,17 +153,8 @@ func (l *losses) add(n int, err error) {
 	l.last = now
 	if l.since.IsZero() {
 		l.since = now
-		l.log.Warn("spans are lost until this is over", "error", short(err))
+		l.log.Warn("spans are lost until this is over", "error", clip.Text(err.Error(), maxError))
 	}
-}
-
-// short is the text of an error, without most of what a receiver wrote into it.
-func short(err error) string {
-	text := err.Error()
-	if len(text) > 500 {
-		text = strings.ToValidUTF8(text[:500], "") + "…"
-	}
-	return text
 }
 
 func (l *losses) sent() {

@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/plugmicro/micro/internal/clip"
 )
 
 const (
@@ -48,7 +50,7 @@ func causeOf(f fields, span sdktrace.ReadOnlySpan) *cause {
 	}
 	if s := span.Status(); c.Exceptions == nil && s.Code == codes.Error && s.Description != "" {
 		kind := cmp.Or(f.short("error.type", "rpc.response.status_code"), "error")
-		c.Exceptions = []exception{{ID: randomID(), Type: kind, Message: short(s.Description, maxText)}}
+		c.Exceptions = []exception{{ID: randomID(), Type: kind, Message: clip.Prefix(s.Description, maxText)}}
 	}
 	if c.Exceptions == nil {
 		return nil
@@ -89,7 +91,7 @@ func shortFrame(function, path string, line int) frame {
 	}
 	_, name, _ := cutLast(function, "/")
 	_, name, _ = strings.Cut(name, ".")
-	return frame{Path: short(lastParts(path, strings.Count(function, "/")+2), maxText), Line: line, Label: short(name, maxText)}
+	return frame{Path: clip.Prefix(lastParts(path, strings.Count(function, "/")+2), maxText), Line: line, Label: clip.Prefix(name, maxText)}
 }
 
 // lastParts are the last n of a path, or all of it if there are not as many.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/plugmicro/micro/internal/clip"
 )
 
 // preface begins each datagram to the daemon.
@@ -24,7 +26,7 @@ var cuts = []func(*document){
 			return
 		}
 		for i, x := range d.Cause.Exceptions {
-			d.Cause.Exceptions[i] = exception{ID: x.ID, Type: short(x.Type, 256), Message: short(x.Message, 256), Truncated: x.Truncated + len(x.Stack)}
+			d.Cause.Exceptions[i] = exception{ID: x.ID, Type: clip.Prefix(x.Type, 256), Message: clip.Prefix(x.Message, 256), Truncated: x.Truncated + len(x.Stack)}
 		}
 	},
 	func(d *document) { d.Annotations = nil },
@@ -48,13 +50,13 @@ func (d *document) cut(n int) {
 func shorten(value any, max int) any {
 	switch v := value.(type) {
 	case string:
-		return short(v, max)
+		return clip.Prefix(v, max)
 	case []string:
 		if len(v) > 10 {
 			v = v[:10]
 		}
 		for i := range v {
-			v[i] = short(v[i], max)
+			v[i] = clip.Prefix(v[i], max)
 		}
 		return v
 	case []any:

@@ -21,6 +21,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/status"
 )
 
@@ -48,7 +49,7 @@ func newTranslator(c Config, res *resource.Resource) *translator {
 	f := fieldsOf(res.Attributes())
 	t := &translator{
 		name:        cleanName(c.Name),
-		service:     &service{Runtime: runtime.Compiler, RuntimeVersion: runtime.Version(), Version: short(f.text("service.version"), 255)},
+		service:     &service{Runtime: runtime.Compiler, RuntimeVersion: runtime.Version(), Version: clip.Prefix(f.text("service.version"), 255)},
 		aws:         awsOf(f),
 		origin:      c.Origin,
 		annotations: make(map[string]bool),
@@ -170,7 +171,7 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 func (t *translator) document(span sdktrace.ReadOnlySpan) *document {
 	f := fieldsOf(span.Attributes())
 	rule := f.text(ruleKey)
-	user := short(f.text("user.id", "enduser.id"), maxUser)
+	user := clip.Prefix(f.text("user.id", "enduser.id"), maxUser)
 	d := &document{
 		Name:    cleanName(span.Name()),
 		ID:      span.SpanContext().SpanID().String(),
@@ -301,7 +302,7 @@ func httpOf(f fields, segment bool) *httpFields {
 	if method == "" {
 		return nil
 	}
-	h := &httpFields{Request: &httpRequest{Method: method, URL: short(urlOf(f), maxText)}}
+	h := &httpFields{Request: &httpRequest{Method: method, URL: clip.Prefix(urlOf(f), maxText)}}
 	if segment {
 		peer := f.text("network.peer.address")
 		h.Request.ClientIP = cmp.Or(f.short("client.address"), peer)
@@ -353,7 +354,7 @@ func sqlOf(f fields) *sqlFields {
 		if port := f.text("server.port"); port != "" {
 			host += ":" + port
 		}
-		s.URL = short(host+"/"+f.text("db.namespace"), maxText)
+		s.URL = clip.Prefix(host+"/"+f.text("db.namespace"), maxText)
 	}
 	f.drop("db.system.name", "db.system", "db.user", "db.query.text", "db.statement", "db.namespace", "server.address", "server.port")
 	return s
@@ -375,7 +376,7 @@ func awsOf(f fields) awsFields {
 func (t *translator) rest(f fields, span sdktrace.ReadOnlySpan, name string) (annotations map[string]any, metadata map[string]map[string]any) {
 	annotations, other := make(map[string]any), make(map[string]any)
 	if span.Name() != name {
-		annotations["operation"] = short(span.Name(), maxText)
+		annotations["operation"] = clip.Prefix(span.Name(), maxText)
 	}
 	for _, key := range f.keys() {
 		v := f[key]
@@ -411,7 +412,7 @@ func (t *translator) rest(f fields, span sdktrace.ReadOnlySpan, name string) (an
 func scalarOf(v attribute.Value) (value any, scalar bool) {
 	switch v.Type() {
 	case attribute.STRING:
-		return short(v.AsString(), maxText), true
+		return clip.Prefix(v.AsString(), maxText), true
 	case attribute.BOOL, attribute.INT64:
 		return v.AsInterface(), true
 	case attribute.FLOAT64:
@@ -435,7 +436,7 @@ func plain(v attribute.Value) any {
 
 // annotationKey replaces what X-Ray does not take in the key of an annotation.
 func annotationKey(key string) string {
-	return short(strings.Map(func(r rune) rune {
+	return clip.Prefix(strings.Map(func(r rune) rune {
 		if r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			return r
 		}
@@ -451,18 +452,7 @@ func cleanName(name string) string {
 		}
 		return r
 	}, name)
-	return cmp.Or(short(name, maxName), "unknown")
-}
-
-// short cuts a text at a border of characters, so that it has at most max bytes.
-func short(text string, max int) string {
-	if len(text) <= max {
-		return text
-	}
-	for max > 0 && !utf8.RuneStart(text[max]) {
-		max--
-	}
-	return text[:max]
+	return cmp.Or(clip.Prefix(name, maxName), "unknown")
 }
 
 // fields are attributes by their keys. What a part of a document is made of is dropped from them; the rest is shown as it is.
@@ -493,7 +483,7 @@ func (f fields) text(keys ...attribute.Key) string {
 	return ""
 }
 
-func (f fields) short(keys ...attribute.Key) string { return short(f.text(keys...), maxText) }
+func (f fields) short(keys ...attribute.Key) string { return clip.Prefix(f.text(keys...), maxText) }
 
 func (f fields) number(keys ...attribute.Key) int64 {
 	n, err := strconv.ParseInt(f.text(keys...), 10, 64)
