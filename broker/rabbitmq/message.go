@@ -11,6 +11,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"github.com/plugmicro/micro/broker"
+	"github.com/plugmicro/micro/internal/clip"
 )
 
 const (
@@ -55,12 +56,7 @@ func publishing(m *broker.Message) amqp091.Publishing {
 }
 
 // short cuts what has grown too long, as text that is not UTF-8 does when it is made valid.
-func short(s string) string {
-	if len(s) <= maxShort {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxShort], "")
-}
+func short(s string) string { return clip.Prefix(s, maxShort) }
 
 // fit leaves out the largest of the sender's headers until a frame takes the rest.
 func fit(headers amqp091.Table) {
