@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/plugmicro/micro/gateway"
 )
 
 // requestBody is a body on its way from the client to the upstream.
@@ -95,6 +97,34 @@ func (b *requestBody) failure() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err
+}
+
+// limitBody bounds a body that is not passed on, but read by who makes a call of it.
+func limitBody(w http.ResponseWriter, r *http.Request, rt *route) error {
+	if rt.maxBody == 0 || r.Body == nil {
+		return nil
+	}
+	problem := tooLarge.problem(rt)
+	if r.ContentLength > rt.maxBody {
+		gateway.EndAfterAnswer(w)
+		return problem
+	}
+	r.Body = &limitedBody{http.MaxBytesReader(w, r.Body, rt.maxBody), problem}
+	return nil
+}
+
+// limitedBody says by a Problem that the body is too large, as the gateway's own does.
+type limitedBody struct {
+	io.ReadCloser
+	problem *gateway.Problem
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.As(err, new(*http.MaxBytesError)) && !errors.As(err, new(*gateway.Problem)) {
+		err = errors.Join(b.problem, err)
+	}
+	return n, err
 }
 
 // clientError is an error of reading what the client sends.

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/net/http/httpguts"
@@ -62,7 +63,7 @@ func (p *parser) route(n *yaml.Node) {
 		retries: retries{attempts: 1, connect: true},
 	}
 	var to, rewrite *yaml.Node // read last: they name parameters of the match
-	p.Mapping(n, yamlfile.Fields{
+	known := yamlfile.Fields{
 		"name":             p.String(&r.name, checkName),
 		"priority":         p.Int(&r.priority, -1000000, 1000000),
 		"match":            func(n *yaml.Node) { p.match(n, &r.match) },
@@ -76,7 +77,12 @@ func (p *parser) route(n *yaml.Node) {
 		"max_body":         p.Size(&r.maxBody),
 		"retries":          func(n *yaml.Node) { p.retries(n, &r.retries) },
 		"mirror":           func(n *yaml.Node) { p.mirror(n, r) },
-	})
+	}
+	given := make(map[string]*yaml.Node)
+	for key, read := range known {
+		known[key] = func(n *yaml.Node) { given[key] = n; read(n) }
+	}
+	p.Mapping(n, known)
 	if r.name == "" && n.Kind == yaml.MappingNode {
 		p.Fail(n, "the route has no name: logs and metrics call it by that")
 	}
@@ -92,11 +98,37 @@ func (p *parser) route(n *yaml.Node) {
 		}
 		return
 	}
-	p.Each(func(n *yaml.Node) { p.target(n, r) })(to)
+	var kinds []string
+	p.Each(func(n *yaml.Node) { kinds = append(kinds, p.target(n, r)) })(to)
 	p.weights(n, r)
+	p.needless(given, kinds)
 	p.doc.routes = append(p.doc.routes, r)
 	if r.name != "" {
 		p.lines[r.name] = r.line
+	}
+}
+
+// What heeds keys of a route that not all targets do.
+var (
+	proxied = []string{"url", "service_http", "upstream"}
+	reached = append([]string{"service"}, proxied...)
+	heeds   = map[string][]string{
+		"rewrite": proxied, "idle_timeout": proxied, "retries": proxied, "mirror": proxied,
+		"request_headers": reached, "timeout": reached, "max_body": reached,
+	}
+)
+
+// needless refuses keys that would do nothing, as whoever wrote them, a limit perhaps, would not know. kinds are those of the
+// targets, "" for one that is wrong.
+func (p *parser) needless(given map[string]*yaml.Node, kinds []string) {
+	if slices.Contains(kinds, "") {
+		return
+	}
+	for key, n := range given {
+		by := heeds[key]
+		if len(by) > 0 && len(kinds) > 0 && !slices.ContainsFunc(kinds, func(kind string) bool { return slices.Contains(by, kind) }) {
+			p.Fail(n, "%s would do nothing here: it is for routes that lead to %s", key, strings.Join(by, ", "))
+		}
 	}
 }
 

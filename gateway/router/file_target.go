@@ -110,7 +110,8 @@ func (p *parser) breaker(n *yaml.Node, spec *upstreamSpec) {
 	})
 }
 
-func (p *parser) target(n *yaml.Node, r *route) {
+// target returns the key that says where it leads, or "" if it is wrong.
+func (p *parser) target(n *yaml.Node, r *route) (kind string) {
 	t := &target{line: n.Line, weight: 1}
 	spec := newUpstreamSpec(n.Line)
 	known := p.upstreamFields(spec, &t.upstream)
@@ -129,11 +130,14 @@ func (p *parser) target(n *yaml.Node, r *route) {
 	kinds := 0
 	for _, key := range []string{"url", "service_http", "upstream", "service", "redirect", "respond"} {
 		if given[key] {
+			kind = key
 			kinds++
 		}
 	}
+	r.targets = append(r.targets, t)
 	switch {
 	case kinds != 1:
+		kind = ""
 		if p.Failed() == before {
 			p.Fail(n, "a target is one of service, service_http, url, upstream, redirect and respond")
 		}
@@ -148,7 +152,7 @@ func (p *parser) target(n *yaml.Node, r *route) {
 		p.finish(n, spec)
 		t.upstream = spec
 	}
-	r.targets = append(r.targets, t)
+	return kind
 }
 
 func (p *parser) redirect(n *yaml.Node, r *route, t *target) {

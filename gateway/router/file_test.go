@@ -2,10 +2,12 @@ package router
 
 import (
 	"errors"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,6 +99,42 @@ func TestMistakes(t *testing.T) {
 			require.NotContains(t, err.Error(), "secret")
 		})
 	}
+}
+
+// TestKeysOfTargets holds that a key which would do nothing is refused: who wrote it relies on it.
+func TestKeysOfTargets(t *testing.T) {
+	keys := map[string]string{
+		"rewrite": "{host: x}", "idle_timeout": "1s", "retries": "{attempts: 1}", "mirror": "{url: http://m}",
+		"request_headers": "{set: {A: b}}", "timeout": "1s", "max_body": "1B", "response_headers": "{set: {A: b}}",
+	}
+	kinds := map[string]string{
+		"url": "{url: http://a}", "service_http": "{service_http: a}", "upstream": "{upstream: shop}",
+		"service": "{service: a, endpoint: b}", "redirect": "{redirect: {to: /}}", "respond": "{respond: {}}",
+	}
+	heeded := map[string][]string{
+		"url":      slices.Sorted(maps.Keys(keys)),
+		"service":  {"max_body", "request_headers", "response_headers", "timeout"},
+		"redirect": {"response_headers"},
+	}
+	heeded["service_http"], heeded["upstream"], heeded["respond"] = heeded["url"], heeded["url"], heeded["redirect"]
+	read := func(key, to string) error {
+		_, err := parse("f", []byte("upstreams: {shop: {url: http://a}}\nroutes:\n- name: a\n  to: "+to+"\n  "+key+": "+keys[key]+"\n"), Config{})
+		return err
+	}
+	for kind, to := range kinds {
+		for key := range keys {
+			if err := read(key, to); slices.Contains(heeded[kind], key) {
+				require.NoError(t, err, "%s of %s", key, kind)
+			} else {
+				require.ErrorContains(t, err, "f:5: "+key+" would do nothing here: it is for routes that lead to ", "%s of %s", key, kind)
+			}
+		}
+	}
+	require.NoError(t, read("rewrite", "[{url: http://a}, {service: a, endpoint: b}]"), "for some of what it leads to")
+	require.ErrorContains(t, read("rewrite", "[{service: b, endpoint: b}, {service: a, endpoint: b}]"), "rewrite would do nothing here")
+	require.NotContains(t, read("rewrite", "[{service: b}, {nix: a}]").Error(), "would do nothing", "it is not known where it leads")
+	_, err := parse("f", []byte("routes: [{name: a, to: {respond: {}}}]"), Config{Timeout: 1, IdleTimeout: 1, MaxBody: 1})
+	require.NoError(t, err, "settings are for all routes")
 }
 
 // TestAllMistakesAtOnce holds that mistakes come by their lines, though some are found later, and that the log is spared.

@@ -309,6 +309,10 @@ func (m *Router) serve(w http.ResponseWriter, r *http.Request, rt *route, info *
 		}
 		m.proxy(w, r, rt, t.pool, path, info)
 	case t.service != nil:
+		if err := limitBody(w, r, rt); err != nil {
+			gateway.Fail(w, r, err)
+			return
+		}
 		call := *t.service
 		call.Timeout = rt.timeout
 		info.Target, info.Params = &call, params
