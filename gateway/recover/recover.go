@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -43,6 +44,9 @@ func New(env *plugin.Env, _ Config) (gateway.Middleware, error) {
 	}, nil
 }
 
+// maxPath is how many bytes of a path the log has.
+const maxPath = 512
+
 // Handler implements gateway.Middleware.
 func (m *Recover) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +59,8 @@ func (m *Recover) Handler(next http.Handler) http.Handler {
 				panic(v)
 			default:
 				m.Inc()
-				m.log.Error("panic while answering", "panic", v, "path", r.URL.Path, "request", gateway.Of(r).ID, "stack", string(debug.Stack()))
+				m.log.Error("panic while answering", "panic", v, "path", clip.Text(r.URL.Path, maxPath),
+					"request_id", gateway.Of(r).ID, "stack", string(debug.Stack()))
 				if sw.sent {
 					panic(http.ErrAbortHandler)
 				}

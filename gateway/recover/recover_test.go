@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRecover(t *testing.T) {
+	long := strings.Repeat("/long", 1000)
 	var log bytes.Buffer
 	settings, err := plugin.NewLoader(plugin.NewCatalog()).Load(nil)
 	require.NoError(t, err)
@@ -28,9 +30,9 @@ func TestRecover(t *testing.T) {
 	defer host.Close()
 	m, err := recover.New(host.Env(), recover.Config{})
 	require.NoError(t, err)
-	srv := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	chain := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case "/before":
+		case "/before" + long:
 			w.Header().Set("Content-Length", "100")
 			panic("before")
 		case "/after":
@@ -41,7 +43,10 @@ func TestRecover(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "fine")
 		require.NoError(t, http.NewResponseController(w).Flush())
-	})))
+	}))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		chain.ServeHTTP(w, gateway.With(r, &gateway.Info{ID: "id-7"}))
+	}))
 	defer srv.Close()
 	c := srv.Client()
 
@@ -50,7 +55,7 @@ func TestRecover(t *testing.T) {
 	require.NoError(t, rsp.Body.Close())
 	require.Equal(t, 200, rsp.StatusCode)
 
-	rsp, err = c.Get(srv.URL + "/before")
+	rsp, err = c.Get(srv.URL + "/before" + long)
 	require.NoError(t, err)
 	body, err := io.ReadAll(rsp.Body)
 	require.NoError(t, err)
@@ -73,5 +78,8 @@ func TestRecover(t *testing.T) {
 	require.Equal(t, 2.0, testutil.ToFloat64(m.(prometheus.Collector)))
 	require.Contains(t, log.String(), "panic=before")
 	require.Contains(t, log.String(), "recover_test.go")
+	require.Contains(t, log.String(), "path=/before/long/")
+	require.NotContains(t, log.String(), long)
+	require.Equal(t, 2, strings.Count(log.String(), "request_id=id-7"))
 	var _ gateway.Middleware = m
 }
