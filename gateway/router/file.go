@@ -189,18 +189,39 @@ func (p *parser) mirror(n *yaml.Node, r *route) {
 		return nil
 	})
 	known["max_body"] = p.Size(&r.mirror.maxBody)
-	p.Mapping(n, known)
+	given, kind := p.oneOf(n, known, proxied, "a mirror leads to one of url, service_http and upstream")
 	if r.mirror.maxBody > 16<<20 {
 		p.Fail(n, "mirror: max_body is kept in memory: 16MiB is the limit")
 	}
-	if spec.given() {
+	switch {
+	case kind == "upstream" && given["version"]:
+		p.Fail(n, "version belongs to service_http")
+	case kind == "url" || kind == "service_http":
 		p.finish(n, spec)
 		r.mirror.upstream = spec
-	} else if p.Failed() == 0 && r.mirror.upstream == nil {
-		p.Later(func() {
-			if r.mirror.upstream == nil && p.Failed() == 0 {
-				p.Fail(n, "the mirror leads nowhere: write url, service_http or upstream")
-			}
-		})
 	}
+}
+
+// oneOf reads a mapping that has exactly one of several keys, and others. It returns which keys are there, and which of the
+// several, "" unless it is one.
+func (p *parser) oneOf(n *yaml.Node, known yamlfile.Fields, several []string, wants string) (given map[string]bool, which string) {
+	given = make(map[string]bool)
+	for key, read := range known {
+		known[key] = func(n *yaml.Node) { given[key] = true; read(n) }
+	}
+	before, count := p.Failed(), 0
+	p.Mapping(n, known)
+	for _, key := range several {
+		if given[key] {
+			which = key
+			count++
+		}
+	}
+	if count == 1 {
+		return given, which
+	}
+	if p.Failed() == before {
+		p.Fail(n, "%s", wants)
+	}
+	return given, ""
 }

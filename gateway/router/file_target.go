@@ -111,44 +111,29 @@ func (p *parser) breaker(n *yaml.Node, spec *upstreamSpec) {
 }
 
 // target returns the key that says where it leads, or "" if it is wrong.
-func (p *parser) target(n *yaml.Node, r *route) (kind string) {
+func (p *parser) target(n *yaml.Node, r *route) string {
 	t := &target{line: n.Line, weight: 1}
 	spec := newUpstreamSpec(n.Line)
 	known := p.upstreamFields(spec, &t.upstream)
 	var call gateway.Target
-	given := make(map[string]bool)
 	known["weight"] = p.Int(&t.weight, 0, maxWeights)
 	known["service"] = p.String(&call.Service, checkService)
 	known["endpoint"] = p.String(&call.Endpoint, checkService)
 	known["redirect"] = func(n *yaml.Node) { p.redirect(n, r, t) }
 	known["respond"] = func(n *yaml.Node) { p.respond(n, t) }
-	for key, read := range known {
-		known[key] = func(n *yaml.Node) { given[key] = true; read(n) }
-	}
-	before := p.Failed()
-	p.Mapping(n, known)
-	kinds := 0
-	for _, key := range []string{"url", "service_http", "upstream", "service", "redirect", "respond"} {
-		if given[key] {
-			kind = key
-			kinds++
-		}
-	}
+	given, kind := p.oneOf(n, known, []string{"url", "service_http", "upstream", "service", "redirect", "respond"},
+		"a target is one of service, service_http, url, upstream, redirect and respond")
 	r.targets = append(r.targets, t)
 	switch {
-	case kinds != 1:
-		kind = ""
-		if p.Failed() == before {
-			p.Fail(n, "a target is one of service, service_http, url, upstream, redirect and respond")
-		}
-	case given["service"]:
+	case kind == "":
+	case kind == "service":
 		if call.Endpoint == "" {
 			p.Fail(n, "a service is called by its endpoint: write  endpoint: Greeter.Hello, or service_http for its HTTP address")
 		}
 		call.Version, t.service = spec.version, &call
-	case given["endpoint"] || given["version"] && !given["service_http"]:
+	case given["endpoint"] || given["version"] && kind != "service_http":
 		p.Fail(n, "endpoint and version belong to service")
-	case given["url"] || given["service_http"]:
+	case kind == "url" || kind == "service_http":
 		p.finish(n, spec)
 		t.upstream = spec
 	}

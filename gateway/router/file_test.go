@@ -89,7 +89,11 @@ func TestMistakes(t *testing.T) {
 		"a status":            {"routes:\n- name: a\n  to: {redirect: {to: /, status: 200}}", "is no status of a redirect"},
 		"a retry":             {route("  retries: {on: [500]}"), "nothing that is tried again"},
 		"a fraction":          {route("  mirror: {url: http://b, fraction: 2}"), "is no fraction"},
-		"a mirror of nothing": {route("  mirror: {fraction: 1}"), "the mirror leads nowhere"},
+		"a mirror of nothing": {route("  mirror: {fraction: 1}"), "f:4: a mirror leads to one of"},
+		"a mirror of two":     {"upstreams: {shop: {url: http://a}}\n" + route("  mirror: {url: http://b, upstream: shop}"), "f:5: a mirror leads to one of"},
+		"one of others":       {route("  mirror: {url: http://b, service_http: c}"), "f:4: a mirror leads to one of"},
+		"a mirror's version":  {"upstreams: {shop: {url: http://a}}\n" + route("  mirror: {upstream: shop, version: '1'}"), "f:5: version belongs to service_http"},
+		"and of a URL":        {route("  mirror: {url: http://b, version: '1'}"), "f:4: version belongs to service_http"},
 		"health of nothing":   {"upstreams: {shop: {url: http://a, health: {interval: 1s}}}\nroutes: []", "health wants the path"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,6 +148,9 @@ func TestAllMistakesAtOnce(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 		return strings.Split(replace(Check(file).Error(), file, "f"), "\n")
 	}
+	require.Equal(t, []string{"f:3: \"x\" is not a whole number from -1000000 to 1000000", "f:5: a mirror leads to one of url, service_http and upstream"},
+		check("routes:\n- name: a\n  priority: x\n  to: {url: http://a}\n  mirror: {fraction: 1}\n"), "neither hides the other")
+
 	var lines []string
 	for _, m := range check("routes:\n- name: a\n  priority: x\n  rewrite: {path: '/{b}'}\n  to: {upstream: gone}\n  timeout: y\n- nam: b\n") {
 		lines = append(lines, m[:4])

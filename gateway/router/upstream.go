@@ -48,8 +48,6 @@ func newUpstreamSpec(line int) *upstreamSpec {
 	return &upstreamSpec{line: line, breaker: breakerSpec{failures: 5, open: 5 * time.Second}}
 }
 
-func (s *upstreamSpec) given() bool { return len(s.urls) > 0 || s.service != "" }
-
 // key is the same for specs that say the same: what is known of their servers stays known when the file is read again.
 func (s *upstreamSpec) key() string {
 	key := fmt.Sprintf("%q %q %q %v", s.urls, s.service, s.version, s.breaker)
