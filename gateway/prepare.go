@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -167,6 +168,8 @@ func checkQuery(q string) error {
 			return NewProblem(http.StatusBadRequest, "the query has a %% that begins no escape: write %%25")
 		case c <= ' ' || c == 0x7f:
 			return NewProblem(http.StatusBadRequest, "the query has a control character or a space")
+		case c == '#':
+			return NewProblem(http.StatusBadRequest, "the query has a #, at which servers may end it: write %%23 for one in a value")
 		}
 	}
 	return nil
@@ -184,7 +187,8 @@ func prepareHeader(h http.Header) error {
 	}
 	for _, line := range h["Connection"] {
 		for token := range strings.SplitSeq(line, ",") {
-			if token = strings.TrimSpace(token); !isOfConnection(token) && h.Get(token) != "" {
+			token = http.CanonicalHeaderKey(strings.TrimSpace(token))
+			if _, there := h[token]; there && !isOfConnection(token) {
 				return NewProblem(http.StatusBadRequest, "the header Connection names a header that is not of the connection")
 			}
 		}
@@ -244,6 +248,18 @@ func IsBelow(path string, paths []string) bool {
 		}
 	}
 	return false
+}
+
+// ExplicitPath is the path at which the body of a request names what is called, so that the path says nothing about it.
+const ExplicitPath = "/v1/rpc"
+
+// IsPublic says whether path is one of paths or below it, for middlewares that let such requests pass whoever sends them.
+// ExplicitPath is public only if it is one of them itself, or / is: /v1 means services whose names begin with v1.
+func IsPublic(path string, paths []string) bool {
+	if HasPrefix(path, ExplicitPath) {
+		return slices.Contains(paths, ExplicitPath) || slices.Contains(paths, "/")
+	}
+	return IsBelow(path, paths)
 }
 
 // CheckPaths says which paths of a setting can never be the path of a request: Prepare would have made them another.

@@ -116,6 +116,7 @@ func TestHost(t *testing.T) {
 func TestQuery(t *testing.T) {
 	for q, ok := range map[string]bool{
 		"": true, "a=1&b=2": true, "a=%3B": true, "a=1;b=2": false, "a=%zz": false, "a=%4": false, "a=%": false, "a=b c": false,
+		"a=b#": false, "a=b#&c=d": false, "a=%23": true,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL.RawQuery = q
@@ -135,6 +136,7 @@ func TestHeaders(t *testing.T) {
 		"h2c in a second line":      {http.Header{"Upgrade": {"websocket", "h2c"}, "Connection": {"upgrade"}}, http.Header{}},
 		"a WebSocket":               {http.Header{"Upgrade": {"WebSocket"}, "Connection": {"Upgrade"}}, http.Header{"Upgrade": {"WebSocket"}, "Connection": {"Upgrade"}}},
 		"a header taken away":       {http.Header{"X-Forwarded-For": {"1.1.1.1"}, "Connection": {"close, x-forwarded-for"}}, nil},
+		"an empty line before":      {http.Header{"X-User": {"", "bob"}, "Connection": {"x-user"}}, nil},
 		"credentials taken away":    {http.Header{"Authorization": {"Basic x"}, "Connection": {"Authorization"}}, nil},
 		"keep-alive":                {http.Header{"Connection": {"keep-alive, foo"}}, http.Header{"Connection": {"keep-alive, foo"}}},
 	} {
@@ -172,6 +174,26 @@ func TestCheckPaths(t *testing.T) {
 	require.ErrorContains(t, err, `"//a"`)
 	require.True(t, gateway.IsBelow("/b/c", []string{"/a", "/b"}))
 	require.False(t, gateway.IsBelow("/c", []string{"/a", "/b"}))
+}
+
+// TestIsPublic: a body can name any endpoint, those behind other paths included.
+func TestIsPublic(t *testing.T) {
+	for _, c := range []struct {
+		path   string
+		public []string
+		want   bool
+	}{
+		{"/a/b", []string{"/a"}, true},
+		{"/b", []string{"/a"}, false},
+		{"/v1/greeter/hello", []string{"/v1"}, true},
+		{"/v1/rpc", []string{"/v1"}, false},
+		{"/v1/rpc/", []string{"/v1/"}, false},
+		{"/v1/rpc", []string{"/v1", "/v1/rpc"}, true},
+		{"/v1/rpc", []string{"/"}, true},
+		{"/v1/rpcs", []string{"/v1"}, true},
+	} {
+		require.Equal(t, c.want, gateway.IsPublic(c.path, c.public), "%s %q", c.path, c.public)
+	}
 }
 
 func TestMatchHost(t *testing.T) {

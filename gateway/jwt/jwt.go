@@ -47,7 +47,7 @@ type Config struct {
 	Audience []string      `help:"required: for whom the token must be, one of these"`
 	Leeway   time.Duration `default:"30s" help:"how far clocks may be apart"`
 	Claims   []string      `help:"claims that the called service is told, as metadata claim-NAME"`
-	Public   []string      `help:"paths, with what is below them, that need no token"`
+	Public   []string      `help:"paths, with what is below them, that need no token; /v1/rpc, where the body names the endpoint, only if it is one of them itself"`
 }
 
 // Validate is for package plugin.
@@ -247,7 +247,7 @@ func (a *Auth) Close() error {
 // Handler implements gateway.Middleware.
 func (a *Auth) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if gateway.IsBelow(r.URL.Path, a.public) {
+		if gateway.IsPublic(r.URL.Path, a.public) {
 			next.ServeHTTP(w, r)
 			return
 		}
