@@ -5,8 +5,8 @@
 // Checking a password takes the time of a processor, on purpose; those that were right are known again. Choose ratelimit before
 // this middleware to bound how many a stranger can try.
 //
-// The file is followed while the gateway runs. Services find the user in the metadata "user". Passwords travel readable: use
-// it with TLS.
+// The file is followed while the gateway runs. Services find the user in the metadata "user"; the password goes no further,
+// unless forward is set. Passwords travel readable: use it with TLS.
 package basicauth
 
 import (
@@ -34,7 +34,9 @@ func init() { plugin.Register("basicauth", New, plugin.Doc("asks for a user and 
 type Config struct {
 	File   string   `help:"required: file with users and their passwords as htpasswd -B writes them, one in a line"`
 	Realm  string   `default:"micro" help:"what the browser says it asks for"`
-	Public []string `help:"paths, with what is below them, that everybody may use"`
+	Public []string `help:"paths, with what is below them, that everybody may use; /v1/rpc, where the body names the endpoint, only if it is one of them itself"`
+
+	Forward bool `help:"hand the password on, in the header Authorization: to services, upstreams and mirrors"`
 }
 
 // Validate is for package plugin.
@@ -50,21 +52,29 @@ func (c *Config) Validate() error {
 
 // Auth is the middleware.
 type Auth struct {
-	realm  string
-	public []string
-	users  atomic.Pointer[users]
-	queue  chan struct{} // bounds how many wait to have their password checked
-	busy   chan struct{} // bounds how many are checked at once: each takes a core for 50 ms
-	watch  *filewatch.Watch
+	realm   string
+	public  []string
+	forward bool
+	users   atomic.Pointer[users]
+	queue   chan struct{} // bounds how many wait to have their password checked
+	busy    chan struct{} // bounds how many are checked at once: each takes a core for 50 ms
+	watch   *filewatch.Watch
 }
 
 var _ gateway.Middleware = (*Auth)(nil)
 
 // New makes the middleware.
 func New(env *plugin.Env, c Config) (gateway.Middleware, error) {
-	a := &Auth{realm: `Basic realm="` + c.Realm + `", charset="UTF-8"`, public: c.Public, queue: make(chan struct{}, maxWaiting), busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	a := &Auth{realm: `Basic realm="` + c.Realm + `", charset="UTF-8"`, public: c.Public, forward: c.Forward, queue: make(chan struct{}, maxWaiting), busy: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	var err error
-	if a.watch, err = filewatch.Follow(c.File, env.Logger(), a.load(c.File)); err != nil {
+	a.watch, err = filewatch.Follow(c.File, env.Logger(), func(data []byte) error {
+		u, err := parseUsers(c.File, data)
+		if err == nil {
+			a.users.Store(u)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("the users of basicauth: %w", err)
 	}
 	return a, nil
@@ -76,12 +86,16 @@ func (a *Auth) Close() error { return a.watch.Close() }
 // Handler implements gateway.Middleware.
 func (a *Auth) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if gateway.IsBelow(r.URL.Path, a.public) {
+		user, password, ok := r.BasicAuth()
+		ok = ok && len(r.Header.Values("Authorization")) == 1
+		if !a.forward {
+			r.Header.Del("Authorization")
+		}
+		if gateway.IsPublic(r.URL.Path, a.public) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		user, password, ok := r.BasicAuth()
-		if !ok || len(r.Header.Values("Authorization")) != 1 {
+		if !ok {
 			a.refuse(w, r, "a user and a password are needed")
 			return
 		}
@@ -111,7 +125,7 @@ type users struct {
 	hashes map[string][]byte
 	nobody []byte // what the password of an unknown user is compared with, so that it takes as long
 	key    []byte
-	known  sync.Map // user → [32]byte, of the right password, keyed: at most one for each user
+	known  sync.Map // user → []byte, what sum makes of the right password: at most one for each user
 }
 
 func (a *Auth) check(r *http.Request, user, password string) (right, checked bool) {
@@ -150,38 +164,34 @@ func (u *users) sum(user, password string) []byte {
 	return h.Sum(nil)
 }
 
-func (a *Auth) load(file string) func([]byte) error {
-	return func(data []byte) error {
-		u := &users{hashes: make(map[string][]byte), key: make([]byte, 32)}
-		_, _ = rand.Read(u.key) // it never fails
-		var errs []error
-		cost := 0
-		for i, line := range strings.Split(string(data), "\n") {
-			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-				continue
-			}
-			user, hash, _ := strings.Cut(line, ":")
-			c, err := bcrypt.Cost([]byte(hash))
-			switch {
-			case user == "" || err != nil:
-				errs = append(errs, fmt.Errorf("%s:%d: want USER:HASH with a hash of bcrypt, as htpasswd -B makes it", file, i+1))
-			case u.hashes[user] != nil:
-				errs = append(errs, fmt.Errorf("%s:%d: user %s is there twice", file, i+1, user))
-			}
-			u.hashes[user] = []byte(hash)
-			cost = max(cost, c)
+// parseUsers returns all that is wrong with the file, each with its line.
+func parseUsers(file string, data []byte) (*users, error) {
+	u := &users{hashes: make(map[string][]byte), key: make([]byte, 32)}
+	_, _ = rand.Read(u.key) // it never fails
+	var errs []error
+	cost := 0
+	for i, line := range strings.Split(string(data), "\n") {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
 		}
-		if len(u.hashes) == 0 {
-			errs = append(errs, fmt.Errorf("%s: there is no user in it", file))
+		user, hash, _ := strings.Cut(line, ":")
+		c, err := bcrypt.Cost([]byte(hash))
+		switch {
+		case user == "" || err != nil:
+			errs = append(errs, fmt.Errorf("%s:%d: want USER:HASH with a hash of bcrypt, as htpasswd -B makes it", file, i+1))
+		case u.hashes[user] != nil:
+			errs = append(errs, fmt.Errorf("%s:%d: user %s is there twice", file, i+1, user))
 		}
-		if err := errors.Join(errs...); err != nil {
-			return err
-		}
-		var err error
-		if u.nobody, err = bcrypt.GenerateFromPassword([]byte("nobody"), cost); err != nil {
-			return err
-		}
-		a.users.Store(u)
-		return nil
+		u.hashes[user] = []byte(hash)
+		cost = max(cost, c)
 	}
+	if len(u.hashes) == 0 {
+		errs = append(errs, fmt.Errorf("%s: there is no user in it", file))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var err error
+	u.nobody, err = bcrypt.GenerateFromPassword([]byte("nobody"), cost)
+	return u, err
 }

@@ -1,10 +1,12 @@
 package basicauth_test
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/basicauth"
+	"github.com/plugmicro/micro/internal/logtest"
 	"github.com/plugmicro/micro/plugin"
 )
 
@@ -32,7 +35,11 @@ func write(t *testing.T, file, text string) {
 
 // protect returns what asks: the status, and the user that was let through.
 func protect(t *testing.T, file string, public ...string) func(path, user, password string) (int, string) {
-	m, err := basicauth.New(new(plugin.Env), basicauth.Config{File: file, Realm: "micro", Public: public})
+	return protectIn(t, new(plugin.Env), file, public...)
+}
+
+func protectIn(t *testing.T, env *plugin.Env, file string, public ...string) func(path, user, password string) (int, string) {
+	m, err := basicauth.New(env, basicauth.Config{File: file, Realm: "micro", Public: public})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.(*basicauth.Auth).Close()) })
 	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -71,6 +78,24 @@ func TestUsers(t *testing.T) {
 	require.Equal(t, 401, code)
 }
 
+// TestThePasswordStays in the gateway, unless it is to go on.
+func TestThePasswordStays(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "users")
+	write(t, file, line(t, "ada", "secret"))
+	for _, forward := range []bool{false, true} {
+		for _, path := range []string{"/", "/open"} {
+			m, err := basicauth.New(new(plugin.Env), basicauth.Config{File: file, Public: []string{"/open"}, Forward: forward})
+			require.NoError(t, err)
+			var got []string
+			r := gateway.With(httptest.NewRequest("GET", path, nil), &gateway.Info{})
+			r.SetBasicAuth("ada", "secret")
+			m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header["Authorization"] })).ServeHTTP(httptest.NewRecorder(), r)
+			require.Len(t, got, map[bool]int{true: 1}[forward])
+			require.NoError(t, m.(*basicauth.Auth).Close())
+		}
+	}
+}
+
 func TestTwoCredentialsAreNone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
 	write(t, file, line(t, "ada", "secret"))
@@ -88,13 +113,25 @@ func TestTwoCredentialsAreNone(t *testing.T) {
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users")
 	write(t, file, line(t, "ada", "secret"))
-	ask := protect(t, file)
+	settings, err := plugin.NewLoader(plugin.NewCatalog()).Load(nil)
+	require.NoError(t, err)
+	log := new(logtest.Buffer)
+	host := settings.Open(t.Context(), slog.New(slog.NewTextHandler(log, nil)))
+	t.Cleanup(func() { require.NoError(t, host.Close()) })
+	ask := protectIn(t, host.Env(), file)
 	code, _ := ask("/", "ada", "secret")
 	require.Equal(t, 200, code)
 	write(t, file, line(t, "ada", "new"))
 	require.Eventually(t, func() bool { code, _ := ask("/", "ada", "new"); return code == 200 }, 10*time.Second, 10*time.Millisecond)
 	code, _ = ask("/", "ada", "secret")
 	require.Equal(t, 401, code, "what was known is forgotten")
+
+	write(t, file, "ada:new\n"+line(t, "bob", "new"))
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "users:1: want USER:HASH") }, 10*time.Second, 10*time.Millisecond)
+	code, _ = ask("/", "ada", "new")
+	require.Equal(t, 200, code, "a file with a mistake leaves those before")
+	code, _ = ask("/", "bob", "new")
+	require.Equal(t, 401, code)
 }
 
 func TestManyAtOnce(t *testing.T) {
