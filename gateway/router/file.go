@@ -2,6 +2,7 @@ package router
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -134,14 +135,20 @@ func (p *parser) needless(given map[string]*yaml.Node, kinds []string) {
 
 func (p *parser) sticky(n *yaml.Node, r *route) {
 	r.sticky = new(sticky)
-	p.Mapping(n, yamlfile.Fields{
-		"client": p.Bool(&r.sticky.client),
+	known := yamlfile.Fields{
+		"client": p.Text(func(s string) error {
+			if r.sticky.client = s == "true"; !r.sticky.client {
+				return errors.New("write client: true, or no sticky at all")
+			}
+			return nil
+		}),
 		"cookie": p.String(&r.sticky.cookie, checkCookie),
 		"header": p.Text(func(s string) (err error) {
 			r.sticky.header, err = headerName(s)
 			return err
 		}),
-	})
+	}
+	p.oneOf(n, known, []string{"client", "header", "cookie"}, "sticky goes by one of client, header and cookie")
 }
 
 func checkCookie(s string) error {

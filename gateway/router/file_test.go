@@ -94,6 +94,9 @@ func TestMistakes(t *testing.T) {
 		"one of others":       {route("  mirror: {url: http://b, service_http: c}"), "f:4: a mirror leads to one of"},
 		"a mirror's version":  {"upstreams: {shop: {url: http://a}}\n" + route("  mirror: {upstream: shop, version: '1'}"), "f:5: version belongs to service_http"},
 		"and of a URL":        {route("  mirror: {url: http://b, version: '1'}"), "f:4: version belongs to service_http"},
+		"sticky by nothing":   {route("  sticky: {}"), "f:4: sticky goes by one of client, header and cookie"},
+		"sticky by two":       {route("  sticky: {client: true, cookie: a}"), "f:4: sticky goes by one of client, header and cookie"},
+		"not sticky":          {route("  sticky: {client: false}"), "f:4: write client: true"},
 		"health of nothing":   {"upstreams: {shop: {url: http://a, health: {interval: 1s}}}\nroutes: []", "health wants the path"},
 	} {
 		t.Run(name, func(t *testing.T) {
