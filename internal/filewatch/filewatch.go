@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	settle = 50 * time.Millisecond // how long a file must stay the same before it is used: a writer may be at it
-	empty  = 2 * time.Second       // the same for an empty one: who writes in place cuts a file to nothing first
-	latest = time.Second           // after which it is read all the same: something else in its folder may change all the time
-	poll   = 2 * time.Second       // what notifications miss, such as changes on network volumes, is found by this
-	limit  = 64 << 20              // bytes of a file
+	settle = 50 * time.Millisecond  // how long a file must stay the same before it is used: a writer may be at it
+	empty  = 2 * time.Second        // the same for an empty one: who writes in place cuts a file to nothing first
+	latest = 250 * time.Millisecond // after which it is read all the same: something else in its folder may change all the time
+	poll   = 2 * time.Second        // what notifications miss, such as changes on network volumes, is found by this
+	limit  = 64 << 20               // bytes of a file
 )
 
 // Watch follows one file.
@@ -92,18 +92,23 @@ func (w *Watch) run() {
 	next := time.NewTimer(poll)
 	defer next.Stop()
 	var first time.Time // of the notifications since the file was looked at
+	var settling bool   // it was found changed, and is not yet used
 	for {
 		select {
 		case <-w.stop:
 			return
 		case <-notified:
+			if settling {
+				continue // the next look is due soon, whatever else changes in the folder
+			}
 			if first.IsZero() {
 				first = time.Now()
 			}
 			next.Reset(min(settle, time.Until(first.Add(latest))))
 		case <-next.C:
-			first = time.Time{}
-			next.Reset(w.look())
+			wait := w.look()
+			first, settling = time.Time{}, wait == settle
+			next.Reset(wait)
 		}
 	}
 }

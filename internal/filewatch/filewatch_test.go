@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,12 @@ func TestNeighbours(t *testing.T) {
 	defer func() { close(stop); <-done }()
 	write(t, file, "two")
 	r.wait(t, "two")
+	for i := range 20 { // each is used while its neighbour changes all the time
+		text := "version " + strconv.Itoa(i)
+		write(t, file+".new", text)
+		require.NoError(t, os.Rename(file+".new", file))
+		r.wait(t, text)
+	}
 }
 
 func TestWhatIsWrongIsToldOnceAndNotUsed(t *testing.T) {
