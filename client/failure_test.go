@@ -10,7 +10,10 @@ import (
 
 	"github.com/plugmicro/micro/client"
 	"github.com/plugmicro/micro/codec"
+	"github.com/plugmicro/micro/registry"
+	memreg "github.com/plugmicro/micro/registry/memory"
 	"github.com/plugmicro/micro/status"
+	"github.com/plugmicro/micro/transport"
 	"github.com/plugmicro/micro/transport/tcp"
 )
 
@@ -85,6 +88,28 @@ func TestFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFailureHasItsCause, for who decides by it; and the code of the failure goes before what the cause would be.
+func TestFailureHasItsCause(t *testing.T) {
+	w := newWorld(t, 1, overTCP(tcp.Config{}))
+	large := codec.Raw(make([]byte, 5<<20))
+	var answer codec.Raw
+	err := client.CallInto(t.Context(), w.client, "greeter", "Fast.Echo", &large, &answer, client.ContentType(codec.JSON))
+	require.ErrorIs(t, err, transport.ErrTooLarge)
+	require.Equal(t, status.ResourceExhausted, status.CodeOf(err))
+	require.NotErrorIs(t, err, transport.ErrClosed)
+
+	reg := memreg.NewStore().Open()
+	c := client.New(reg, w.net, client.Options{})
+	require.NoError(t, reg.Close())
+	_, err = client.Call[Greeting](t.Context(), c, "greeter", "Greeter.Hello", &Hello{})
+	require.ErrorIs(t, err, registry.ErrClosed)
+	require.Equal(t, status.Unavailable, status.CodeOf(err))
+	require.NoError(t, c.Close())
+
+	_, err = w.call(t.Context(), "Greeter.Nope")
+	require.NotErrorIs(t, err, transport.ErrTooLarge)
 }
 
 // TestTimeoutOfOneCall: it is in place of the client's, and the endpoint is told of it.

@@ -79,7 +79,8 @@ func (c *Client) openOnce(ctx context.Context, n *Node, conn *mux.Client, req *m
 	return nil
 }
 
-// Send sends one request, and waits while the service does not keep up.
+// Send sends one request, and waits while the service does not keep up. After a request that was larger than the service
+// takes, transport.ErrTooLarge, the stream goes on without it; after other errors Recv says why it ended.
 func (s *Stream[Req, Rsp]) Send(req *Req) error {
 	return s.open.why(s.open.stream.Send(s.open.ctx, s.open.codec, req))
 }
@@ -135,11 +136,14 @@ func (o *openStream) why(err error) error {
 	if ended := o.ctx.Err(); ended != nil {
 		code, message = status.CodeOf(ended), ended.Error()
 	}
-	var e *mux.Error
-	if errors.As(err, &e) && e.Remote {
-		return &e.Status
-	}
 	f := failf(code, "stream %s: %s", o.name, message)
 	f.MayHaveRun = true
+	var e *mux.Error
+	if errors.As(err, &e) {
+		if e.Remote {
+			return &e.Status
+		}
+		f.cause = e.Cause
+	}
 	return f
 }

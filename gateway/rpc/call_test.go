@@ -442,7 +442,11 @@ func TestLargerThanTheServiceTakes(t *testing.T) {
 	for _, path := range []string{"/greeter/count", "/greeter/sum"} {
 		p = w.problem(w.do("POST", path, `{"city":"`+strings.Repeat("x", 5<<20)+`"}`, jsonType))
 		require.Equal(t, 413, p.Status, "%s: %s", path, p.Detail)
+		require.Equal(t, "the request is larger than service greeter takes", p.Detail)
 	}
+	conn := w.socket("/greeter/sum", nil)
+	say(t, conn, `{"city":"`+strings.Repeat("x", 5<<20)+`"}`)
+	ends(t, conn, 1009, "the request is larger than service greeter takes")
 }
 
 func TestSlowBody(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/plugmicro/micro/client"
 	"github.com/plugmicro/micro/gateway"
@@ -37,6 +36,15 @@ func (h *Handler) why(ctx context.Context, t *target, err error) error {
 	return p
 }
 
+// notSent is why a message was not sent although its stream, if it is of one, lives on; nil: the stream has ended, and Recv
+// says why.
+func notSent(t *target, err error) *gateway.Problem {
+	if !errors.Is(err, transport.ErrTooLarge) {
+		return nil
+	}
+	return gateway.NewProblem(http.StatusRequestEntityTooLarge, "the request is larger than service %s takes", t.service)
+}
+
 func problemOf(t *target, f *client.Failure) *gateway.Problem {
 	switch f.Status.Code {
 	case status.DeadlineExceeded:
@@ -48,8 +56,8 @@ func problemOf(t *target, f *client.Failure) *gateway.Problem {
 	case status.InvalidArgument:
 		return gateway.NewProblem(http.StatusBadRequest, "the request has more metadata than a call can carry")
 	case status.ResourceExhausted:
-		if strings.Contains(f.Status.Message, transport.ErrTooLarge.Error()) {
-			return gateway.NewProblem(http.StatusRequestEntityTooLarge, "the request is larger than service %s takes", t.service)
+		if p := notSent(t, f); p != nil {
+			return p
 		}
 		return gateway.NewProblem(http.StatusTooManyRequests, "service %s has too much to do: try again later", t.service)
 	case status.Unavailable:

@@ -109,7 +109,9 @@ func (h *Handler) streamAnswers(w http.ResponseWriter, r *http.Request, info *ga
 	}
 	defer s.done()
 	defer s.Close()
-	_ = s.Send(&c.request) // if it fails, Recv says why
+	if p := notSent(t, s.Send(&c.request)); p != nil {
+		return p
+	}
 	_ = s.CloseSend()
 	return h.copyAnswers(s, t, out, func() error { return nil })
 }
@@ -172,7 +174,7 @@ func (h *Handler) streamRequests(w http.ResponseWriter, r *http.Request, info *g
 	defer s.done()
 	defer s.Close()
 	_ = http.NewResponseController(w).EnableFullDuplex() // or the answer would wait for all of the body
-	in := h.newInput(w, r, s)
+	in := h.newInput(w, r, s, t)
 	in.start()
 	defer in.stop()
 	if t.stream == bothStreams {
@@ -197,6 +199,7 @@ type input struct {
 	h          *Handler
 	r          *http.Request
 	stream     *stream
+	target     *target
 	connection *http.ResponseController
 	decoder    *json.Decoder
 	left       int64 // bytes that may be read for the value that is being read
@@ -209,8 +212,8 @@ type input struct {
 	err error // what is wrong with the body
 }
 
-func (h *Handler) newInput(w http.ResponseWriter, r *http.Request, s *stream) *input {
-	in := &input{h: h, r: r, stream: s, connection: http.NewResponseController(w), done: make(chan struct{})}
+func (h *Handler) newInput(w http.ResponseWriter, r *http.Request, s *stream, t *target) *input {
+	in := &input{h: h, r: r, stream: s, target: t, connection: http.NewResponseController(w), done: make(chan struct{})}
 	in.decoder = json.NewDecoder(in)
 	return in
 }
@@ -266,10 +269,14 @@ func (in *input) copy() error {
 		}
 		message := codec.Raw(value)
 		held.Reset(in.h.opts.WriteTimeout)
-		if in.stream.Send(&message) != nil {
+		err = in.stream.Send(&message)
+		held.Stop()
+		if p := notSent(in.target, err); p != nil {
+			return p
+		}
+		if err != nil {
 			return nil // whoever receives is told why
 		}
-		held.Stop()
 	}
 }
 

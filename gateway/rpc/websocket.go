@@ -237,9 +237,10 @@ func (x *socket) read() {
 func (x *socket) copyRequests() error {
 	over := false
 	if x.first != nil {
-		if x.stream.Send(&x.first) == nil {
-			_ = x.stream.CloseSend()
+		if err := x.send(x.first); err != nil {
+			return err
 		}
+		_ = x.stream.CloseSend()
 		over = true
 	}
 	for {
@@ -256,8 +257,8 @@ func (x *socket) copyRequests() error {
 			over = true
 			continue
 		}
-		if err := x.stream.Send(&message); err != nil {
-			return x.wait(err)
+		if err := x.send(message); err != nil {
+			return err
 		}
 		if x.target.stream == serverStream {
 			_ = x.stream.CloseSend()
@@ -266,9 +267,15 @@ func (x *socket) copyRequests() error {
 	}
 }
 
-// wait leaves it to who receives to say why the stream ended.
-func (x *socket) wait(err error) error {
-	<-x.stream.ctx.Done()
+// send leaves it to who receives to say why a stream ended.
+func (x *socket) send(message codec.Raw) error {
+	err := x.stream.Send(&message)
+	if p := notSent(x.target, err); p != nil {
+		return &closing{websocket.StatusMessageTooBig, p.Detail}
+	}
+	if err != nil {
+		<-x.stream.ctx.Done()
+	}
 	return err
 }
 

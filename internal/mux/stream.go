@@ -82,7 +82,7 @@ func (st *Stream) Send(ctx context.Context, c codec.Codec, v any) error {
 func (st *Stream) sendError(err error) error {
 	switch {
 	case errors.Is(err, transport.ErrTooLarge):
-		return status.Errorf(status.ResourceExhausted, "%w", err)
+		return &Error{Status: status.Error{Code: status.ResourceExhausted, Message: err.Error()}, Cause: err} // the stream lives on
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.From(err)
 	}
