@@ -83,6 +83,24 @@ func TestMedian(t *testing.T) {
 	require.Equal(t, 2.5, median([]float64{4, 1, 3, 2}))
 }
 
+// TestDifferences: rounds that are slow as a whole do not count, though they make the medians of the two differ otherwise.
+func TestDifferences(t *testing.T) {
+	c := &comparison{Series: []*series{{Name: "one"}, {Name: "many"}}}
+	for _, took := range [][2]time.Duration{{10, 12}, {60, 61}, {11, 14}, {20, 70}, {30, 28}} {
+		for i, s := range c.Series {
+			s.Samples = append(s.Samples, sample{ServerCPU: took[i] * time.Microsecond})
+		}
+	}
+	added := c.differences("many", "one", serverCPU)
+	require.Equal(t, []float64{2, 1, 3, 50, -2}, added)
+	require.Equal(t, 8.0, c.find("many").median(serverCPU)-c.find("one").median(serverCPU))
+	require.Equal(t, 2.0, median(added))
+	low, high := middleHalf(added)
+	require.Equal(t, []float64{1, 3}, []float64{low, high})
+	low, high = middleHalf([]float64{7})
+	require.Equal(t, []float64{7, 7}, []float64{low, high})
+}
+
 func TestKernelOpensTheChosenPlugin(t *testing.T) {
 	require.NoError(t, openChosen(registerPlugins(kernelPlugins)))
 }
