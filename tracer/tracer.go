@@ -27,8 +27,8 @@ var Plugins = plugin.NewKind[Tracer]("tracer", plugin.Optional(),
 	plugin.KindDoc("tells what a request caused, and where the time went"), plugin.Known("otlp", "stdout", "xray"))
 
 // Tracer makes spans and carries their context from process to process. All methods are safe for concurrent use, and
-// none waits for what the spans are sent to: what cannot be sent is dropped, counted and logged. One that also has
-// Dropped() int64, the count so far, has it shown in the gateway's /metrics.
+// none waits for what the spans are sent to: what cannot be sent is dropped, counted and logged. What some can do besides
+// are interfaces of their own: Dropper and Responder.
 type Tracer interface {
 	// Provider makes tracers, which make spans.
 	Provider() trace.TracerProvider
@@ -41,4 +41,19 @@ type Tracer interface {
 	Close() error
 	// String is the name under which the plugin is registered.
 	String() string
+}
+
+// Dropper is a Tracer that tells how much it could not send. The gateway shows it in /metrics.
+type Dropper interface {
+	Tracer
+	// Dropped is how many spans were not sent since the start.
+	Dropped() int64
+}
+
+// Responder is a Tracer that tells a client which asked what was decided of its trace. The gateway asks it before each answer.
+type Responder interface {
+	Tracer
+	// Respond calls set with each header that is to go with the response, none if the client has not asked. ctx is
+	// that of the span which was started for the request.
+	Respond(ctx context.Context, set func(key, value string))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/tracer"
 	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
@@ -46,7 +47,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if g.backend.tracer != nil {
 		r, x.span = httptrace.Start(g.backend.tracer, r)
-		if t, ok := g.backend.tracer.(responder); ok {
+		if t, ok := g.backend.tracer.(tracer.Responder); ok {
 			t.Respond(r.Context(), x.Header().Set)
 		}
 	}
@@ -71,11 +72,6 @@ func removeTrace(h http.Header) {
 	for _, name := range []string{"Traceparent", "Tracestate", "Baggage", "X-Amzn-Trace-Id"} {
 		delete(h, name)
 	}
-}
-
-// responder is a tracer that tells a client which asked what was decided of its trace, as X-Ray has it.
-type responder interface {
-	Respond(ctx context.Context, set func(key, value string))
 }
 
 // setID takes the id that the client or a proxy gave the request, if it can be shown in logs, or makes one.

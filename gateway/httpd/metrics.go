@@ -93,7 +93,7 @@ func (m *metrics) watchCertificate(config *tls.Config) {
 
 // watchTracer shows how many spans were lost, if t counts them.
 func (m *metrics) watchTracer(t tracer.Tracer) {
-	counting, ok := t.(interface{ Dropped() int64 })
+	counting, ok := t.(tracer.Dropper)
 	if !ok {
 		return
 	}

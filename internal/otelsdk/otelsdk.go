@@ -110,7 +110,7 @@ type Tracer struct {
 	closeErr error
 }
 
-var _ tracer.Tracer = (*Tracer)(nil)
+var _ tracer.Dropper = (*Tracer)(nil)
 
 // New makes a tracer that is called what env's plugin is. It owns the exporter, also when it fails.
 func New(env *plugin.Env, o Options) (*Tracer, error) {
@@ -170,7 +170,7 @@ func (t *Tracer) Extract(ctx context.Context, get func(key string) string) conte
 	return t.propagator.Extract(ctx, carrier{get: get})
 }
 
-// Dropped is how many spans were not sent: because the queue was full, or because they could not be.
+// Dropped implements tracer.Dropper: those for which the queue was full, and those that could not be sent.
 func (t *Tracer) Dropped() int64 { return t.queue.losses.total.Load() }
 
 // Close sends what waits, within the close-timeout, and ends.

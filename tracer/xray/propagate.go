@@ -59,8 +59,7 @@ func (t *Tracer) Inject(ctx context.Context, set func(key, value string)) {
 	set(headerName, h.String())
 }
 
-// Respond sets the header of the response to a request whose header asked, with Sampled=?, what is decided here. ctx is
-// that of the span which was started for the request. To other requests there is nothing to say.
+// Respond implements tracer.Responder, for requests whose header asked with Sampled=? what is decided here.
 func (t *Tracer) Respond(ctx context.Context, set func(key, value string)) {
 	incoming, _ := came(ctx)
 	span := trace.SpanContextFromContext(ctx)

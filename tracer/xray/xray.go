@@ -93,7 +93,10 @@ type Tracer struct {
 	poll   sync.WaitGroup
 }
 
-var _ tracer.Tracer = (*Tracer)(nil)
+var (
+	_ tracer.Responder = (*Tracer)(nil)
+	_ tracer.Dropper   = (*Tracer)(nil)
+)
 
 // New opens the tracer. A daemon that is not there is no error: it may come later.
 func New(env *plugin.Env, c Config) (tracer.Tracer, error) { return Open(env, c) }
