@@ -160,16 +160,21 @@ func TestSecretNeverShows(t *testing.T) {
 
 func TestMaskURLs(t *testing.T) {
 	for text, want := range map[string]string{
-		"amqp://guest:pass@host:5672/":         "amqp://guest:***@host:5672/",
-		`"http://u:p@ss@h/x": bad (flag --u)`:  `"http://u:***@h/x": bad (flag --u)`,
-		"http://host:80/path":                  "http://host:80/path",
-		`address "bob:pass@h:9092": bad`:       `address "bob:***@h:9092": bad`,
-		"a=bob:p/a@ss@h:9092":                  "a=bob:***@h:9092",
-		"mail to a@b: refused":                 "mail to a@b: refused",
-		"nothing":                              "nothing",
-		"https://h/keys?v=1&api_key=abc&x=y#f": "https://h/keys?v=1&api_key=***&x=y#f",
-		`"https://u:p@h/a?Access-Token=a/b@c"`: `"https://u:***@h/a?Access-Token=***"`,
-		"what?key=value":                       "what?key=value",
+		"amqp://guest:pass@host:5672/":            "amqp://guest:***@host:5672/",
+		`"http://u:p@ss@h/x": bad (flag --u)`:     `"http://u:***@h/x": bad (flag --u)`,
+		"http://host:80/path":                     "http://host:80/path",
+		`address "bob:pass@h:9092": bad`:          `address "bob:***@h:9092": bad`,
+		"a=bob:p/a@ss@h:9092":                     "a=bob:***@h:9092",
+		"mail to a@b: refused":                    "mail to a@b: refused",
+		"nothing":                                 "nothing",
+		"https://h/keys?v=1&api_key=abc&x=y#f":    "https://h/keys?v=1&api_key=***&x=y#f",
+		`"https://u:p@h/a?Access-Token=a/b@c"`:    `"https://u:***@h/a?Access-Token=***"`,
+		"h/keys?pwd=abc":                          "h/keys?pwd=***",
+		"https://h/?a=b;session=c#access_token=d": "https://h/?a=b;session=***#access_token=***",
+		"https://h/?%74oken=a&page=2":             "https://h/?%74oken=***&page=2",
+		"https://0123456789abcdef0123@h/1":        "https://***@h/1",
+		"https://a@x.de:hunter2@h/":               "https://a@x.de:***@h/",
+		"amqp://guest@h:5672":                     "amqp://guest@h:5672",
 	} {
 		require.Equal(t, want, maskURLs(text))
 	}

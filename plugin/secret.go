@@ -46,20 +46,22 @@ func (s *Secret) UnmarshalText(text []byte) error {
 }
 
 var (
-	urlPassword = regexp.MustCompile(`(://[^\s:/@]*:)[^\s"]*@`)
+	urlUser     = regexp.MustCompile(`(://)[^\s:/@"]{20,}@`) // so long, it is a token
+	urlPassword = regexp.MustCompile(`(://[^\s:/]*:)[^\s"]*@`)
 	password    = regexp.MustCompile(`((?:^|[\s"'(,=])[^\s:/@"'(),=]+:)[^\s/"@][^\s"]*@`) // of USER:PASSWORD@HOST
-	urlQuery    = regexp.MustCompile(`(?i)([?&][^\s"=&#]*(?:token|key|secret|passw|sig|auth|credential|code)[^\s"=&#]*=)[^\s"&#]+`)
+	urlQuery    = regexp.MustCompile(`(?i)([?&;#][^\s"=&;#]*(?:token|key|secret|pass|pwd|sig|auth|cred|code|jwt|session|%)[^\s"=&;#]*=)[^\s"&;#]+`)
 )
 
-// maskURLs hides the passwords of URLs, and of what was meant as one, in text, and what the names in the query of a URL
-// say to be secret. Where two URLs share a line without a space it hides too much.
+// maskURLs hides the passwords of URLs, and of what was meant as one, in text, and what the names in a query say to be secret.
+// Where two URLs share a line without a space it hides too much.
 func maskURLs(text string) string {
-	if strings.Contains(text, "://") {
+	if strings.ContainsAny(text, "?&;#") {
 		text = urlQuery.ReplaceAllString(text, "${1}"+mask)
 	}
 	if !strings.Contains(text, "@") {
 		return text
 	}
+	text = urlUser.ReplaceAllString(text, "${1}"+mask+"@")
 	text = urlPassword.ReplaceAllString(text, "${1}"+mask+"@")
 	return password.ReplaceAllString(text, "${1}"+mask+"@")
 }
