@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/plugmicro/micro/gateway"
+	"github.com/plugmicro/micro/internal/clip"
 	"github.com/plugmicro/micro/tracer"
 	"github.com/plugmicro/micro/tracing/httptrace"
 )
@@ -255,12 +256,7 @@ func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received i
 // methodShown keeps a made-up method from filling the log.
 func methodShown(method string) string { return method[:min(len(method), 20)] }
 
-func shown(path string) string {
-	if len(path) > shownPath {
-		return path[:shownPath] + "…"
-	}
-	return path
-}
+func shown(path string) string { return clip.Text(path, shownPath) }
 
 func (g *Gateway) serveHealth(w http.ResponseWriter, r *http.Request) { sayState(w, r, nil) }
 
