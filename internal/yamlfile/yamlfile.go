@@ -28,24 +28,14 @@ type File struct {
 }
 
 // Read calls read with what the one document of a file has at its top, and returns all that was told by Fail, in the order of
-// lines. An empty file is refused: what to write instead is for its error. JSON may be indented with tabs.
+// lines. An empty file is refused: what to write instead is for its error.
 func Read(name string, data []byte, instead string, read func(f *File, root *yaml.Node)) error {
-	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
-		data = bytes.ReplaceAll(data, []byte("\t"), []byte(" ")) // YAML may not
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var root, second yaml.Node
-	switch err := decoder.Decode(&root); {
-	case errors.Is(err, io.EOF) || err == nil && len(root.Content) == 0:
-		return fmt.Errorf("%s:1: it is empty: %s", name, instead)
-	case err != nil:
-		return fmt.Errorf("%s:%s", name, lineFirst(err))
-	}
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s:%d: a file has one document: leave one", name, max(second.Line, 1))
+	root, err := parse(name, data, instead)
+	if err != nil {
+		return err
 	}
 	f := &File{name: name}
-	read(f, root.Content[0])
+	read(f, root)
 	for _, check := range f.pending {
 		check()
 	}
@@ -54,6 +44,28 @@ func Read(name string, data []byte, instead string, read func(f *File, root *yam
 	}
 	slices.SortStableFunc(f.wrong, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
 	return f.wrong
+}
+
+// parse returns what the document has at its top.
+func parse(name string, data []byte, instead string) (*yaml.Node, error) {
+	if isJSON(data) {
+		return readJSON(data), nil
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	var document, second yaml.Node
+	switch err := decoder.Decode(&document); {
+	case errors.Is(err, io.EOF) || err == nil && len(document.Content) == 0:
+		return nil, fmt.Errorf("%s:1: it is empty: %s", name, instead)
+	case err != nil:
+		return nil, fmt.Errorf("%s:%s", name, lineFirst(err))
+	}
+	switch err := decoder.Decode(&second); {
+	case err == nil:
+		return nil, fmt.Errorf("%s:%d: a file has one document: leave one", name, second.Line)
+	case !errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%s:%s", name, lineFirst(err))
+	}
+	return document.Content[0], nil
 }
 
 var parserLine = regexp.MustCompile(`^yaml: line (\d+): `)

@@ -1,6 +1,8 @@
 package yamlfile_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -60,28 +62,36 @@ func TestRead(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
-	got, err := read("names: b")
+	got, err := read(`{"name": "\ud83d\ude00\u0041", "sub": {"` + strings.Repeat("k", 2000) + `": null}}`)
+	require.NoError(t, err)
+	require.Equal(t, "😀A", got.name)
+	require.Equal(t, map[string]string{strings.Repeat("k", 2000): "null"}, got.sub)
+	got, err = read("names: b")
 	require.NoError(t, err)
 	require.Equal(t, []string{"b"}, got.names, "a list of one may be written without brackets")
 }
 
 func TestMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                            "f:1: it is empty: write something",
-		"# nothing":                   "f:1: it is empty: write something",
-		"name: a\n b: c":              "f:2: mapping values are not allowed in this context",
-		"\tname: a":                   "f:1: found character that cannot start any token",
-		"name: a\n---\nname: b":       "f:2: a file has one document: leave one",
-		"{}":                          "f:1: it says nothing",
-		"[a]":                         "f:1: a mapping is wanted here: key: value",
-		"nam: a":                      `f:1: unknown key "nam": did you mean name?`,
-		"zzz: a":                      `f:1: unknown key "zzz": known are limit, name, names, on, size, sub, wait`,
-		"name: a\nname: b":            `f:2: "name" is there twice: leave one`,
-		"[a]: b":                      "f:1: a key is a plain name",
-		"name: [a]":                   "f:1: a plain value is wanted here",
-		"name:":                       "f:1: a plain value is wanted here",
-		"name: &a x\nnames: *a":       "f:2: aliases are not supported: write the value out",
-		"name: &a x\nnames:\n- *a":    "f:3: aliases are not supported: write the value out",
+		"":                                   "f:1: it is empty: write something",
+		"# nothing":                          "f:1: it is empty: write something",
+		"name: a\n b: c":                     "f:2: mapping values are not allowed in this context",
+		"\tname: a":                          "f:1: found character that cannot start any token",
+		"name: a\n---\nname: b":              "f:2: a file has one document: leave one",
+		"{}":                                 "f:1: it says nothing",
+		"[a]":                                "f:1: a mapping is wanted here: key: value",
+		"nam: a":                             `f:1: unknown key "nam": did you mean name?`,
+		"zzz: a":                             `f:1: unknown key "zzz": known are limit, name, names, on, size, sub, wait`,
+		"name: a\nname: b":                   `f:2: "name" is there twice: leave one`,
+		"[a]: b":                             "f:1: a key is a plain name",
+		"name: [a]":                          "f:1: a plain value is wanted here",
+		"name:":                              "f:1: a plain value is wanted here",
+		"name: &a x\nnames: *a":              "f:2: aliases are not supported: write the value out",
+		"name: &a x\nnames:\n- *a":           "f:3: aliases are not supported: write the value out",
+		"{\"name\": \"a\",\n\n\"nam\":\n7}":  `f:3: unknown key "nam": did you mean name?`,
+		"{\"name\": null,\n\"name\": \"b\"}": "f:1: a plain value is wanted here\nf:2: \"name\" is there twice: leave one",
+		"{\n\"limit\": 1.5, \"on\": 1,\n\"wait\": \"x\"}": "f:2: \"1.5\" is not a whole number from 1 to 9\nf:3: \"x\" is no duration: write it like 300ms, 5s or 1h30m",
+		"{name: a,}\n}":               "f:1: did not find expected <document start>",
 		"limit: 10":                   `f:1: "10" is not a whole number from 1 to 9`,
 		"on: 7":                       `f:1: "7" is neither true nor false`,
 		"wait: -1s":                   `f:1: "-1s" is no duration: write it like 300ms, 5s or 1h30m`,
@@ -101,4 +111,16 @@ func TestShorten(t *testing.T) {
 	other := errors.New("other")
 	require.Equal(t, other, yamlfile.Shorten(other, 1))
 	require.NoError(t, yamlfile.Shorten(nil, 1))
+}
+
+// FuzzJSON has all JSON read, and no file hurt.
+func FuzzJSON(f *testing.F) {
+	f.Add([]byte(`{"name": "a", "names": ["b", {"c": [null, true, 1.5e3]}], "sub": {}}`))
+	f.Add([]byte("{\n\t\"name\": \"\\ud83d\"\n}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		err := yamlfile.Read("f", data, "", func(_ *yamlfile.File, root *yaml.Node) { require.NotZero(t, root.Kind) })
+		if bytes.HasPrefix(data, []byte("{")) && json.Valid(data) {
+			require.NoError(t, err)
+		}
+	})
 }
