@@ -4,7 +4,7 @@
 //	defer func() { span.End(status, bytes, nil) }()
 //
 // It wraps no ResponseWriter: who serves knows the status. With a nil tracer nothing is done. Calls that are made with the
-// context of the request belong to its span (see package tracing); what is sent on by HTTP carries it by Send, Forward or Inject.
+// context of the request belong to its span (see package tracing); what is sent on by HTTP carries it by Send.
 //
 // Spans have method, path, host, status and address of the client, never a query, a header or a body.
 package httptrace
@@ -57,7 +57,7 @@ type Span struct {
 	info   *gateway.Info // of a request that is served
 }
 
-// tracerKey is where the context of a request has the tracer, for Forward and Inject.
+// tracerKey is where the context of a request has the tracer, for Send.
 type tracerKey struct{}
 
 // Start begins the span of a request that is served: a child of the one that its headers name. What it returns is the
@@ -93,31 +93,15 @@ func (s *Span) served(r *http.Request) []attribute.KeyValue {
 	return attrs
 }
 
-// Forward begins the span of a request that is sent on to an upstream, as a child of the one in its context, and puts its
-// context into the headers of the request that it returns, which is a copy.
-func Forward(r *http.Request) (*http.Request, *Span) {
+// Send makes a round trip for a request that is served, with a span of its own: a child of the one in the context of r, whose
+// context is in the headers of what is sent. r is not changed. The span ends with the head of the answer, because the body may
+// be a stream. Without tracing it is roundTrip.
+func Send(r *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 	t, ok := r.Context().Value(tracerKey{}).(tracer.Tracer)
 	if !ok {
-		return r, nil
-	}
-	s := &Span{method: method(r.Method)}
-	target := *r.URL
-	target.User, target.RawQuery, target.Fragment = nil, "", ""
-	attrs := appendHost([]attribute.KeyValue{keyMethod.String(s.method), keyURL.String(bounded(target.String()))}, target.Hostname(), target.Host)
-	ctx, span := t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(r.Context(), name(s.method),
-		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
-	s.span = span
-	r = r.Clone(ctx)
-	Inject(ctx, r.Header)
-	return r, s
-}
-
-// Send is Forward around one round trip. The span ends with the head of the answer, because the body may be a stream.
-func Send(r *http.Request, roundTrip func(*http.Request) (*http.Response, error)) (*http.Response, error) {
-	r, span := Forward(r)
-	if span == nil {
 		return roundTrip(r)
 	}
+	r, span := forward(t, r)
 	rsp, err := roundTrip(r)
 	if err != nil {
 		span.End(0, -1, err)
@@ -127,12 +111,17 @@ func Send(r *http.Request, roundTrip func(*http.Request) (*http.Response, error)
 	return rsp, nil
 }
 
-// Inject puts the context of the span of a request, or of one below it, into the headers of what is sent on for it. Without
-// tracing it changes nothing.
-func Inject(ctx context.Context, h http.Header) {
-	if t, ok := ctx.Value(tracerKey{}).(tracer.Tracer); ok {
-		t.Inject(ctx, h.Set)
-	}
+func forward(t tracer.Tracer, r *http.Request) (*http.Request, *Span) {
+	s := &Span{method: method(r.Method)}
+	target := *r.URL
+	target.User, target.RawQuery, target.Fragment = nil, "", ""
+	attrs := appendHost([]attribute.KeyValue{keyMethod.String(s.method), keyURL.String(bounded(target.String()))}, target.Hostname(), target.Host)
+	ctx, span := t.Provider().Tracer(scope, trace.WithSchemaURL(schema)).Start(r.Context(), name(s.method),
+		trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attrs...))
+	s.span = span
+	r = r.Clone(ctx)
+	t.Inject(ctx, r.Header.Set)
+	return r, s
 }
 
 // TraceID is what a log can show; "" if the request is not traced.

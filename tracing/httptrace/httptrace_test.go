@@ -1,7 +1,6 @@
 package httptrace_test
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -126,25 +125,23 @@ func TestWhatStrangersSend(t *testing.T) {
 	}
 }
 
-func TestForward(t *testing.T) {
+func TestSent(t *testing.T) {
 	spans := spantest.New()
 	var received http.Header
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		received = r.Header
 		w.WriteHeader(http.StatusTeapot)
+		_ = http.NewResponseController(w).Flush() // so that nobody knows how long it is
 	}))
 	t.Cleanup(upstream.Close)
 	s := front(t, spans, func(w http.ResponseWriter, r *http.Request) {
 		out, err := http.NewRequestWithContext(r.Context(), "PUT", upstream.URL+"/pot?token=hunter2", nil)
 		require.NoError(t, err)
 		out.Header.Set("Traceparent", "what the client sent")
-		sent, span := httptrace.Forward(out)
-		require.Equal(t, "what the client sent", out.Header.Get("Traceparent"), "the request itself is not changed")
-		tr := &http.Transport{DisableKeepAlives: true}
-		rsp, err := tr.RoundTrip(sent)
+		rsp, err := httptrace.Send(out, (&http.Transport{DisableKeepAlives: true}).RoundTrip)
 		require.NoError(t, err)
-		rsp.Body.Close()
-		span.End(rsp.StatusCode, -1, nil)
+		require.NoError(t, rsp.Body.Close())
+		require.Equal(t, "what the client sent", out.Header.Get("Traceparent"), "the request itself is not changed")
 		w.WriteHeader(rsp.StatusCode)
 	})
 	do(t, "GET", s.URL)
@@ -160,11 +157,12 @@ func TestForward(t *testing.T) {
 	require.Empty(t, sent.Attribute(string(semconv.HTTPResponseBodySizeKey)))
 }
 
-func TestForwardThatFails(t *testing.T) {
+func TestSentToNobody(t *testing.T) {
 	spans := spantest.New()
-	s := front(t, spans, func(w http.ResponseWriter, r *http.Request) {
-		_, span := httptrace.Forward(r.Clone(r.Context()))
-		span.End(0, -1, errors.New("connection refused"))
+	refused := errors.New("connection refused")
+	s := front(t, spans, func(_ http.ResponseWriter, r *http.Request) {
+		_, err := httptrace.Send(r.Clone(r.Context()), func(*http.Request) (*http.Response, error) { return nil, refused })
+		require.Equal(t, refused, err)
 	})
 	do(t, "GET", s.URL)
 	sent := spans.Wait(t, "GET client")
@@ -211,21 +209,16 @@ func TestSend(t *testing.T) {
 	rsp.Body.Close()
 }
 
-func TestInject(t *testing.T) {
-	spans := spantest.New()
-	var header http.Header
-	s := front(t, spans, func(_ http.ResponseWriter, r *http.Request) {
-		header = http.Header{"Traceparent": {"what the client sent"}}
-		httptrace.Inject(r.Context(), header)
-	})
-	do(t, "GET", s.URL)
-	require.Contains(t, header.Get("Traceparent"), spans.Wait(t, "GET server").SpanContext.SpanID().String())
-}
-
 func TestUnsampled(t *testing.T) {
 	spans := spantest.New(sdktrace.WithSampler(sdktrace.NeverSample()))
-	var header = http.Header{}
-	s := front(t, spans, func(_ http.ResponseWriter, r *http.Request) { httptrace.Inject(r.Context(), header) })
+	var header http.Header
+	s := front(t, spans, func(_ http.ResponseWriter, r *http.Request) {
+		_, err := httptrace.Send(r, func(out *http.Request) (*http.Response, error) {
+			header = out.Header
+			return new(http.Response), nil
+		})
+		require.NoError(t, err)
+	})
 	do(t, "GET", s.URL)
 	require.Regexp(t, "-00$", header.Get("Traceparent"), "the others are told")
 	require.Empty(t, spans.Ended())
@@ -235,17 +228,17 @@ func TestWithoutATracer(t *testing.T) {
 	r := httptest.NewRequest("GET", "/", nil)
 	same, span := httptrace.Start(nil, r)
 	require.Same(t, r, same)
-	same, sent := httptrace.Forward(r)
+	answer := new(http.Response)
+	roundTrip := func(out *http.Request) (*http.Response, error) { same = out; return answer, nil }
+	rsp, err := httptrace.Send(r, roundTrip)
+	require.NoError(t, err)
+	require.Same(t, answer, rsp)
 	require.Same(t, r, same)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		r, span := httptrace.Start(nil, r)
-		r, sent := httptrace.Forward(r)
-		httptrace.Inject(r.Context(), r.Header)
-		sent.End(200, 0, nil)
+		_, _ = httptrace.Send(r, roundTrip)
 		span.End(200, 0, nil)
 	}))
 	require.Empty(t, span.TraceID())
-	require.Empty(t, sent.TraceID())
 	require.Empty(t, r.Header)
-	httptrace.Inject(context.Background(), nil)
 }
