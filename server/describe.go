@@ -113,7 +113,7 @@ func promoted(t reflect.Type, f reflect.StructField) bool {
 
 func (d *description) protoMessage(name string, m protoreflect.MessageDescriptor, depth int) *registry.Value {
 	v := &registry.Value{Name: name, Type: string(m.FullName())}
-	if depth == 0 || !d.more(m.Fields().Len()) {
+	if v.WellKnown() != "" || depth == 0 || !d.more(m.Fields().Len()) {
 		return v
 	}
 	for i := range m.Fields().Len() {

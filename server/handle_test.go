@@ -3,11 +3,20 @@ package server_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	_ "google.golang.org/protobuf/types/known/timestamppb"
+	_ "google.golang.org/protobuf/types/known/typepb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/plugmicro/micro/registry"
@@ -177,9 +186,50 @@ type Describe struct{}
 
 func (Describe) Message(context.Context, *Message) (*Tree, error) { return nil, nil }
 func (Describe) Lists(context.Context, *Lists) (*Wide, error)     { return nil, nil }
-func (Describe) Proto(context.Context, *structpb.Struct) (*struct{}, error) {
+func (Describe) Proto(context.Context, *Order) (*structpb.Struct, error) {
 	return nil, nil
 }
+
+// Order is a message of protobuf:
+//
+//	message Order {
+//		string order_id = 1;
+//		repeated sint64 sizes = 2;
+//		map<string, google.protobuf.Option> options = 3;
+//		repeated google.protobuf.Timestamp times = 4;
+//		google.protobuf.Syntax syntax = 5;
+//	}
+type Order struct{}
+
+func (*Order) ProtoReflect() protoreflect.Message { return dynamicpb.NewMessage(order()) }
+
+var order = sync.OnceValue(func() protoreflect.MessageDescriptor {
+	source := new(descriptorpb.FileDescriptorProto)
+	err := prototext.Unmarshal([]byte(`
+		name: "shop.proto" package: "shop" syntax: "proto3"
+		dependency: ["google/protobuf/type.proto", "google/protobuf/timestamp.proto"]
+		message_type {
+			name: "Order"
+			field { number: 1 name: "order_id" label: LABEL_OPTIONAL type: TYPE_STRING }
+			field { number: 2 name: "sizes" label: LABEL_REPEATED type: TYPE_SINT64 }
+			field { number: 3 name: "options" label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".shop.Order.OptionsEntry" }
+			field { number: 4 name: "times" label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".google.protobuf.Timestamp" }
+			field { number: 5 name: "syntax" label: LABEL_OPTIONAL type: TYPE_ENUM type_name: ".google.protobuf.Syntax" }
+			nested_type {
+				name: "OptionsEntry" options { map_entry: true }
+				field { number: 1 name: "key" label: LABEL_OPTIONAL type: TYPE_STRING }
+				field { number: 2 name: "value" label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".google.protobuf.Option" }
+			}
+		}`), source)
+	if err != nil {
+		panic(err)
+	}
+	file, err := protodesc.NewFile(source, protoregistry.GlobalFiles)
+	if err != nil {
+		panic(err)
+	}
+	return file.Messages().Get(0)
+})
 
 func TestDescribe(t *testing.T) {
 	s := server.New("test", server.Options{})
@@ -209,9 +259,16 @@ func TestDescribe(t *testing.T) {
 	require.Equal(t, 4, depth, "a type that contains itself is cut off")
 	require.Contains(t, endpoints["Lists"].Request.Type, "Lists")
 	require.Less(t, count(endpoints["Lists"].Response), 600, "a wide one as well")
-	require.Equal(t, "google.protobuf.Struct", endpoints["Proto"].Request.Type)
-	require.Equal(t, "fields", endpoints["Proto"].Request.Values[0].Name)
-	require.Equal(t, "map[string]google.protobuf.Value", endpoints["Proto"].Request.Values[0].Type)
+	require.Equal(t, &registry.Value{Type: "shop.Order", Values: []*registry.Value{
+		{Name: "orderId", Type: "string"},
+		{Name: "sizes", Type: "[]sint64"},
+		{Name: "options", Type: "map[string]google.protobuf.Option", Values: []*registry.Value{
+			{Name: "name", Type: "string"}, {Name: "value", Type: "google.protobuf.Any"},
+		}},
+		{Name: "times", Type: "[]google.protobuf.Timestamp"},
+		{Name: "syntax", Type: "google.protobuf.Syntax"},
+	}}, endpoints["Proto"].Request)
+	require.Equal(t, &registry.Value{Type: "google.protobuf.Struct"}, endpoints["Proto"].Response, "JSON shows none of its fields")
 
 	require.NoError(t, registry.Validate(&registry.Service{Name: "test", Endpoints: s.Endpoints(),
 		Nodes: []*registry.Node{{ID: "1", Address: "a:1"}}}), "a registry takes it")
