@@ -105,8 +105,8 @@ type Router struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // copies on their way
 	mirrors chan struct{}
-	plain   http.RoundTripper // for http://
-	secure  *http.Transport   // for https://
+	plain   *outbound.Transport // for http://
+	secure  *http.Transport     // for https://
 	watch   *filewatch.Watch
 	dir     *directory.Directory // nil until a route needs it
 	table   atomic.Pointer[table]
@@ -175,9 +175,7 @@ func (m *Router) close() {
 		m.dir.Close()
 	}
 	m.secure.CloseIdleConnections()
-	if c, ok := m.plain.(interface{ Close() error }); ok {
-		c.Close()
-	}
+	_ = m.plain.Close() // never fails
 }
 
 // maxLogged is how many mistakes of a file the log has; Check says more.
