@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -147,6 +149,13 @@ func TestSamplingFollowsTheParent(t *testing.T) {
 		require.Equal(t, ratio == 1, start(t.Context()))
 		require.NoError(t, tr.Close())
 		require.EqualValues(t, 1+int(ratio), r.got.Load(), "what is not sampled is not sent")
+	}
+}
+
+func TestZeroBatchingIsTheDeclaredDefault(t *testing.T) {
+	values := reflect.ValueOf(Batching{}.WithDefaults())
+	for i := range values.NumField() {
+		require.Equal(t, values.Type().Field(i).Tag.Get("default"), fmt.Sprint(values.Field(i)), values.Type().Field(i).Name)
 	}
 }
 
