@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/client"
+	"github.com/plugmicro/micro/codec"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/server"
@@ -28,7 +31,8 @@ type bubble struct {
 	closed  chan struct{}
 }
 
-// inBubble runs f, for which a minute takes no time. A nil h is services, of which there is Numbers.
+// inBubble runs f, for which a minute takes no time. A nil h is services, of which there is Numbers: its streams, and calls that
+// are answered with their request.
 func inBubble(t *testing.T, h http.Handler, f func(*testing.T, *bubble), args ...string) {
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
@@ -76,6 +80,15 @@ func (b *bubble) services(args []string) http.Handler {
 		require.NoError(b.t, backend.Close())
 		require.NoError(b.t, s.Shutdown(context.Background()))
 		require.NoError(b.t, host.Close())
+	})
+	backend.client.Use(func(next client.Invoker) client.Invoker {
+		return func(ctx context.Context, r *client.Request) error {
+			if r.Stream {
+				return next(ctx, r)
+			}
+			*r.Reply.(*codec.Raw) = slices.Clone(*r.Body.(*codec.Raw)) // calls reuse channels, which no other bubble may have made
+			return nil
+		}
 	})
 	synctest.Wait()
 	require.NotNil(b.t, backend.directory.Service("numbers"))
@@ -158,7 +171,7 @@ func TestBodiesThatGoOn(t *testing.T) {
 		body    *dripping
 		want    string
 	}{
-		"/numbers/double": {nil, &dripping{25 * time.Second, append(append([]string{`{"value":`}, digits[:9]...), "}")}, `{"value":222222222}`},
+		"/numbers/double": {nil, &dripping{25 * time.Second, append(append([]string{`{"value":`}, digits[:9]...), "}")}, `{"value":111111111}`},
 		"/numbers/sum":    {nil, &dripping{25 * time.Second, strings.SplitAfter(strings.Repeat(`{"value":1}`, 20), "}")[:20]}, `{"value":20}`},
 		"/x":              {http.HandlerFunc(ok), &dripping{25 * time.Second, digits}, "POST /x " + strings.Join(digits, "")},
 	} {
