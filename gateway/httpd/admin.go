@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -48,7 +47,7 @@ func guard(hosts []string, next http.Handler) http.Handler {
 		case isProxied(r.Header):
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "the admin address is not asked through a proxy, as X-Forwarded-For, "+
 				"X-Forwarded-Host, X-Forwarded-Proto, Forwarded or Via says of this request: ask it directly"))
-		case isForeign(r):
+		case gateway.FromOtherOrigin(r) && !isLink(r):
 			gateway.Fail(w, r, gateway.NewProblem(http.StatusForbidden, "pages of other sites may not ask the admin address"))
 		default:
 			next.ServeHTTP(w, r)
@@ -64,21 +63,9 @@ func isOwn(host string, hosts []string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.ContainsFunc(hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// isForeign holds for what a page of another site asks, but for a link to here that somebody followed.
-func isForeign(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "same-origin", "none":
-		return false
-	case "":
-	default:
-		return r.Method != http.MethodGet || r.Header.Get("Sec-Fetch-Mode") != "navigate"
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+// isLink holds for a link to what is there to be looked at, which somebody followed. What the page asks by its scripts is not.
+func isLink(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Mode") == "navigate" && !strings.HasPrefix(r.URL.Path, "/api/")
 }
 
 // isProxied goes by what proxies add, the gateway's router among them.

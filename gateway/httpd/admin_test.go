@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,6 +72,54 @@ func TestAdminIsGuarded(t *testing.T) {
 			require.Equal(t, c.status, w.Code, w.Body)
 			require.Equal(t, "DENY", w.Header().Get("X-Frame-Options"))
 		})
+	}
+}
+
+// TestPageIsGuarded asks what the page's scripts ask, as pages of others could.
+func TestPageIsGuarded(t *testing.T) {
+	g := start(t)
+	g.serveNumbers()
+	admin := "http://" + g.AdminAddr()
+	for name, c := range map[string]struct {
+		header http.Header
+		may    bool
+	}{
+		"no browser":                 {http.Header{}, true},
+		"the page":                   {http.Header{"Sec-Fetch-Site": {"same-origin"}, "Origin": {admin}}, true},
+		"the page, an old browser":   {http.Header{"Origin": {admin}}, true},
+		"another site":               {http.Header{"Sec-Fetch-Site": {"cross-site"}, "Origin": {"http://evil.example"}}, false},
+		"another port":               {http.Header{"Sec-Fetch-Site": {"same-site"}, "Origin": {"http://127.0.0.1:1"}}, false},
+		"another, an old browser":    {http.Header{"Origin": {"http://evil.example"}}, false},
+		"a sandbox":                  {http.Header{"Origin": {"null"}}, false},
+		"two origins":                {http.Header{"Origin": {admin, "http://evil.example"}}, false},
+		"an origin as user":          {http.Header{"Origin": {"http://" + g.AdminAddr() + "@evil.example"}}, false},
+		"an image":                   {http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"no-cors"}}, false},
+		"no origin at all":           {http.Header{"Origin": {""}}, false},
+		"a link, or another window":  {http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"navigate"}}, false},
+		"a form that opens a window": {http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"navigate"}, "Origin": {"null"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for path, method := range map[string]string{
+				"/call?service=numbers&endpoint=Numbers.Double": http.MethodPost, "/api/about": http.MethodGet, "/api/health?service=numbers": http.MethodGet,
+			} {
+				req, err := http.NewRequest(method, admin+path, strings.NewReader("{}"))
+				require.NoError(t, err)
+				req.Header = c.header.Clone()
+				req.Header.Set("Content-Type", "application/json")
+				a := g.do(req)
+				require.Equal(t, c.may, a.status == http.StatusOK, "%s: %d %s", path, a.status, a.body)
+				if !c.may {
+					require.Equal(t, http.StatusForbidden, a.status)
+				}
+				require.Equal(t, "nosniff", a.header.Get("X-Content-Type-Options"))
+			}
+		})
+	}
+	for _, path := range []string{"/api/events?topic=x", "/api/services"} {
+		req, err := http.NewRequest(http.MethodGet, admin+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("Origin", "http://evil.example")
+		require.Equal(t, http.StatusForbidden, g.do(req).status)
 	}
 }
 

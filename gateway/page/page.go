@@ -6,8 +6,9 @@
 //	server.RegisterOnShutdown(p.Close)
 //
 // It comes whole from the binary: nothing is loaded from elsewhere, and the browser is told to allow nothing else. It is for
-// an address that only those reach who may call everything; what it shows of settings has secrets masked. Requests that
-// another site had a browser make are refused; which names this host answers to is checked by package httpd.
+// an address that only those reach who may call everything; what it shows of settings has secrets masked. Package httpd
+// stands before it: it refuses what another site had a browser ask for, and names that are not this host's, and has
+// browsers take each type for what it is, and show nothing in frames.
 package page
 
 import (
@@ -104,8 +105,6 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
@@ -158,10 +157,7 @@ func file(name string, data []byte) http.Handler {
 }
 
 // about says what this page can do, and what the gateway is made of.
-func (p *Page) about(w http.ResponseWriter, r *http.Request) {
-	if !p.admit(w, r) {
-		return
-	}
+func (p *Page) about(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, map[string]any{
 		"calls":    p.Call != nil,
 		"events":   p.Broker != nil,

@@ -73,7 +73,7 @@ func requestType(r *http.Request, info *gateway.Info, t *target) (bodyType, erro
 			return typeJSON, nil
 		}
 	case "", form:
-		if r.Method == http.MethodPost && isForeign(r, info) {
+		if r.Method == http.MethodPost && !info.CrossOrigin && gateway.FromOtherOrigin(r) {
 			return 0, gateway.NewProblem(http.StatusForbidden, "a page of another origin has to send Content-Type %s: its browser then asks whether it may", codec.JSON)
 		}
 		return typeJSON, nil

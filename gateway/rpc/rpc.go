@@ -110,7 +110,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -247,7 +246,7 @@ func checkMethod(w http.ResponseWriter, r *http.Request, info *gateway.Info, t *
 	case http.MethodPost:
 		return nil
 	case http.MethodGet, http.MethodHead:
-		if isForeign(r, info) {
+		if !info.CrossOrigin && gateway.FromOtherOrigin(r) {
 			return gateway.NewProblem(http.StatusForbidden, "a page of another origin cannot call %s with %s, unless its origin is allowed: see the middleware cors", t.route, r.Method)
 		}
 		return nil
@@ -258,22 +257,4 @@ func checkMethod(w http.ResponseWriter, r *http.Request, info *gateway.Info, t *
 	}
 	w.Header().Set("Allow", "GET, HEAD, POST")
 	return gateway.NewProblem(http.StatusMethodNotAllowed, "%s is called with POST or GET", t.route)
-}
-
-// isForeign says whether r comes from a page of another origin that nobody vouches for, as far as the browser tells.
-func isForeign(r *http.Request, info *gateway.Info) bool {
-	if info.CrossOrigin {
-		return false
-	}
-	if site := r.Header["Sec-Fetch-Site"]; len(site) > 0 {
-		return len(site) != 1 || site[0] != "same-origin" && site[0] != "none"
-	}
-	origin := r.Header["Origin"]
-	return len(origin) > 0 && (len(origin) != 1 || !isOwn(origin[0], r))
-}
-
-// isOwn says whether origin is this host. Its scheme is not asked: a proxy may have taken TLS off.
-func isOwn(origin string, r *http.Request) bool {
-	_, host, ok := strings.Cut(origin, "://")
-	return ok && strings.EqualFold(host, r.Host)
 }

@@ -429,6 +429,7 @@ func TestWebSocketThatIsNone(t *testing.T) {
 		"another origin":     {"GET", "/greeter/chat", append([]string{"Origin: https://evil.example"}, handshake...), 403},
 		"no origin":          {"GET", "/greeter/chat", append([]string{"Origin: null"}, handshake...), 403},
 		"a part of the host": {"GET", "/greeter/chat", append([]string{"Origin: http://127.0.0.1"}, handshake...), 403},
+		"another site":       {"GET", "/greeter/chat", append([]string{"Sec-Fetch-Site: cross-site", "Origin: " + w.http.URL}, handshake...), 403},
 		"two origins":        {"GET", "/greeter/chat", append([]string{"Origin: " + w.http.URL, "Origin: https://evil.example"}, handshake...), 403},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -84,15 +84,12 @@ func (h *Handler) checkHandshake(w http.ResponseWriter, r *http.Request, info *g
 
 // mayConnect says whether the page that asks, if it is one, may: a browser asks nobody before it connects.
 func (h *Handler) mayConnect(r *http.Request, info *gateway.Info) bool {
+	if info.CrossOrigin || !gateway.FromOtherOrigin(r) {
+		return true
+	}
 	origin := r.Header["Origin"]
-	if len(origin) == 0 || info.CrossOrigin {
-		return true
-	}
-	if len(origin) > 1 {
+	if len(origin) != 1 {
 		return false
-	}
-	if isOwn(origin[0], r) {
-		return true
 	}
 	for _, pattern := range h.opts.Origins {
 		if pattern == "*" || matchOrigin(strings.ToLower(origin[0]), pattern) {
