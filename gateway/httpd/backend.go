@@ -106,7 +106,7 @@ func newBackend(host *plugin.Host, s Settings, log *slog.Logger) (*backend, erro
 		Directory: b.directory,
 		Call:      b.calls,
 		Broker:    sync.OnceValues(func() (broker.Broker, error) { return plugin.Open[broker.Broker](host) }),
-		Probe:     page.Dial(func() (transport.Transport, error) { return tr, nil }),
+		Probe:     page.Dial(tr),
 		Settings:  host.Settings().All(),
 		Kinds:     plugin.Linked.Kinds(),
 		Log:       log,

@@ -63,7 +63,7 @@ func newRig(t testing.TB, options ...func(*page.Options)) *rig {
 		Directory: dir,
 		Call:      calls,
 		Broker:    func() (broker.Broker, error) { return b, nil },
-		Probe:     page.Dial(func() (transport.Transport, error) { return tr, nil }),
+		Probe:     page.Dial(tr),
 		Log:       log,
 	}
 	for _, option := range options {

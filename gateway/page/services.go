@@ -104,13 +104,9 @@ func paths(versions []*registry.Service) map[string]string {
 // Probe says whether a node can be reached: nil, or why not.
 type Probe func(ctx context.Context, node *registry.Node) error
 
-// Dial is a Probe that connects to the node, as a call would, and hangs up. open gives the transport of the calls.
-func Dial(open func() (transport.Transport, error)) Probe {
+// Dial is a Probe that connects to the node by the transport of the calls, as these do, and hangs up.
+func Dial(tr transport.Transport) Probe {
 	return func(ctx context.Context, node *registry.Node) error {
-		tr, err := open()
-		if err != nil {
-			return err
-		}
 		conn, err := tr.Dial(ctx, node.Address)
 		if err != nil {
 			return err
