@@ -3,7 +3,6 @@ package upstream
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -11,12 +10,14 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
+
+// maxHead is for the head of a response, informational ones before it included.
+const maxHead = 256 << 10
 
 // conn is a connection. It belongs to the pool, or to the goroutine of the request that has it; once there is a response
 // with a body, to that body.
@@ -30,7 +31,6 @@ type conn struct {
 	abortFn   func()
 	kept      bool      // it has been in the pool
 	idleSince time.Time // when it came there
-	timed     bool      // it has a deadline for reading
 	headLeft  int64     // bytes that may be read
 	readErr   error     // of the last Read
 
@@ -74,18 +74,15 @@ func (c *conn) abort() {
 }
 
 // exchange sends a request and receives the head of its response. If it fails, the connection is gone.
-func (c *conn) exchange(t *Transport, req *http.Request, m *message) (*http.Response, *Error) {
+func (c *conn) exchange(req *http.Request, m *message) (*http.Response, *Error) {
 	c.ctx = req.Context()
 	if c.ctx.Done() != nil {
 		c.stop = context.AfterFunc(c.ctx, c.abortFn)
 	}
-	c.headLeft, c.answered, c.readErr = t.maxHead, false, nil
+	c.headLeft, c.answered, c.readErr = maxHead, false, nil
 	n, failure := c.tcp.Write(m.buf)
 	if m.upload && failure == nil {
-		c.readWithin(0)
-		c.startUpload(t, req, m)
-	} else {
-		c.readWithin(t.headTimeout)
+		c.startUpload(req, m)
 	}
 	resp, err := c.readHead(req) // also after a failure: a server that closed may have said why
 	switch {
@@ -93,21 +90,9 @@ func (c *conn) exchange(t *Transport, req *http.Request, m *message) (*http.Resp
 		c.deliver(resp, failure == nil && !req.Close && !resp.Close)
 		return resp, nil
 	case failure != nil:
-		return nil, c.fail(Write, n > 0, err, failure)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, c.fail(Head, true, err, fmt.Errorf("none within %v: %w", t.headTimeout, os.ErrDeadlineExceeded))
+		return nil, c.fail(Write, n > 0, failure)
 	}
-	return nil, c.fail(Head, true, err, err)
-}
-
-// readWithin sets the deadline for reading, or none.
-func (c *conn) readWithin(d time.Duration) {
-	if d > 0 {
-		c.tcp.SetReadDeadline(time.Now().Add(d))
-	} else if c.timed {
-		c.tcp.SetReadDeadline(time.Time{})
-	}
-	c.timed = d > 0
+	return nil, c.fail(Head, true, err)
 }
 
 // readHead reads the heads of informational responses and that of the final one.
@@ -122,8 +107,7 @@ func (c *conn) readHead(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("its status is %q", resp.Status)
 		case code >= 200, code == http.StatusSwitchingProtocols:
 			if c.upload != nil {
-				c.upload.answered()
-				c.timed = true // perhaps, by the upload
+				c.upload.proceed(false) // a server that has not asked for the body does not get it
 			}
 			c.headLeft = math.MaxInt64
 			return resp, nil
@@ -159,10 +143,9 @@ func (c *conn) readOneHead(req *http.Request) (*http.Response, error) {
 	return nil, errClosed
 }
 
-// fail drops the connection and says why, unless ctx or the request's body is why. read is what came instead of a response.
-func (c *conn) fail(phase Phase, sent bool, read, err error) *Error {
-	e := &Error{Phase: phase, Addr: c.host.addr, Sent: sent, Err: err}
-	e.stale = c.kept && !c.answered && !errors.Is(read, os.ErrDeadlineExceeded)
+// fail drops the connection and says why, unless ctx or the request's body is why.
+func (c *conn) fail(phase Phase, sent bool, err error) *Error {
+	e := &Error{Phase: phase, Addr: c.host.addr, Sent: sent, Err: err, stale: c.kept && !c.answered}
 	c.blame(e)
 	if c.upload != nil {
 		c.upload.proceed(false)
@@ -189,15 +172,10 @@ func (c *conn) blame(e *Error) {
 func (c *conn) deliver(resp *http.Response, keep bool) {
 	switch {
 	case isSwitch(resp) && c.upload == nil:
-		c.readWithin(0)
 		resp.Body = newTunnel(c)
 	case resp.Body == http.NoBody:
 		c.end(keep && resp.StatusCode >= 200)
 	default:
-		here := resp.ContentLength >= 0 && int64(c.br.Buffered()) >= resp.ContentLength
-		if !here {
-			c.readWithin(0)
-		}
 		resp.Body = &body{conn: c, src: resp.Body, keep: keep, left: resp.ContentLength}
 	}
 }

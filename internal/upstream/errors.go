@@ -11,8 +11,8 @@ import (
 type Phase string
 
 const (
-	Request Phase = "the request"    // it cannot be sent as it is, or its body cannot be read: not the server's fault
-	Dial    Phase = "connecting"     // or waiting for a connection to be free
+	Request Phase = "the request" // it cannot be sent as it is, or its body cannot be read: not the server's fault
+	Dial    Phase = "connecting"
 	Write   Phase = "writing"        // the request
 	Head    Phase = "waiting for"    // the response, up to the end of its head
 	Body    Phase = "in the body of" // the response
@@ -45,13 +45,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Timeout says whether a time limit ended it: one of the Transport, or the request's deadline.
-func (e *Error) Timeout() bool {
-	var t interface{ Timeout() bool }
-	return errors.As(e.Err, &t) && t.Timeout()
-}
-
-// ErrHeadTooLarge is in the Error of a response whose head is larger than Options.MaxHead.
+// ErrHeadTooLarge is in the Error of a response whose head is larger than 256 KiB.
 var ErrHeadTooLarge = errors.New("the head of the response is too large")
 
 var (

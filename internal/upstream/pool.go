@@ -11,10 +11,11 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// maxIdle is how many connections to one host are kept that nothing uses.
+const maxIdle = 512
+
 // pool has the connections to all hosts.
 type pool struct {
-	maxConns    int // for each host; 0: without limit
-	maxIdle     int // for each host
 	idleTimeout time.Duration
 	dialer      net.Dialer
 
@@ -27,31 +28,21 @@ type pool struct {
 
 // host is guarded by the pool's lock.
 type host struct {
-	addr    string
-	conns   int          // open ones, and those that are being opened
-	idle    []*conn      // the last is the one that was used last
-	waiting []chan *conn // requests that wait, each for a connection or, nil, for the right to open one; each has room for it
+	addr  string
+	conns int     // open ones, and those that are being opened
+	idle  []*conn // the last is the one that was used last
 }
 
 // get returns a connection to a host: one that is kept unless it must be fresh, or a new one. The caller gives it back
 // with put or drop.
 func (p *pool) get(ctx context.Context, addr string, fresh bool) (*conn, error) {
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
+	}
 	for {
-		if ctx.Err() != nil {
-			return nil, ended(ctx)
-		}
-		h, c, wait := p.take(addr, fresh)
-		if wait != nil {
-			var err error
-			if c, err = p.wait(ctx, h, wait); err != nil {
-				return nil, err
-			}
-		}
+		h, c := p.take(addr, fresh)
 		switch {
 		case c == nil:
-			return p.dial(ctx, h)
-		case fresh: // only what it counts for
-			c.tcp.Close()
 			return p.dial(ctx, h)
 		case c.isQuiet() && time.Since(c.idleSince) < p.idleTimeout:
 			return c, nil
@@ -60,8 +51,8 @@ func (p *pool) get(ctx context.Context, addr string, fresh bool) (*conn, error) 
 	}
 }
 
-// take returns a connection, or none and the right to open one, or what to wait for.
-func (p *pool) take(addr string, fresh bool) (*host, *conn, chan *conn) {
+// take returns a connection, or none: then one is to be opened, and counts already.
+func (p *pool) take(addr string, fresh bool) (*host, *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.hosts[addr]
@@ -69,42 +60,15 @@ func (p *pool) take(addr string, fresh bool) (*host, *conn, chan *conn) {
 		h = &host{addr: addr}
 		p.hosts[addr] = h
 	}
-	mayOpen := p.maxConns == 0 || h.conns < p.maxConns
-	if last := len(h.idle) - 1; last >= 0 && !(fresh && mayOpen) {
-		c := h.idle[last]
-		h.idle[last] = nil
-		h.idle = h.idle[:last]
-		return h, c, nil
-	}
-	if mayOpen {
+	last := len(h.idle) - 1
+	if last < 0 || fresh {
 		h.conns++
-		return h, nil, nil
+		return h, nil
 	}
-	wait := make(chan *conn, 1)
-	h.waiting = append(h.waiting, wait)
-	return h, nil, wait
-}
-
-func (p *pool) wait(ctx context.Context, h *host, wait chan *conn) (*conn, error) {
-	select {
-	case c := <-wait:
-		return c, nil
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	i := slices.Index(h.waiting, wait)
-	if i >= 0 {
-		h.waiting = slices.Delete(h.waiting, i, i+1)
-	}
-	p.mu.Unlock()
-	if i < 0 { // it came just now
-		if c := <-wait; c != nil {
-			p.put(c)
-		} else {
-			p.release(h)
-		}
-	}
-	return nil, ended(ctx)
+	c := h.idle[last]
+	h.idle[last] = nil
+	h.idle = h.idle[:last]
+	return h, c
 }
 
 func (p *pool) dial(ctx context.Context, h *host) (*conn, error) {
@@ -140,20 +104,20 @@ func dialAddr(h string) (string, error) {
 // put keeps a connection for the next request.
 func (p *pool) put(c *conn) {
 	c.idleSince = time.Now()
-	p.mu.Lock()
-	h := c.host
-	switch {
-	case p.closed || len(h.waiting) == 0 && len(h.idle) >= p.maxIdle:
-		p.mu.Unlock()
+	if !p.keep(c) {
 		p.drop(c)
-		return
-	case len(h.waiting) > 0:
-		h.next() <- c
-	default:
-		h.idle = append(h.idle, c)
-		p.arm(p.idleTimeout)
 	}
-	p.mu.Unlock()
+}
+
+func (p *pool) keep(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(c.host.idle) >= maxIdle {
+		return false
+	}
+	c.host.idle = append(c.host.idle, c)
+	p.arm(p.idleTimeout)
+	return true
 }
 
 // drop closes a connection.
@@ -166,19 +130,9 @@ func (p *pool) drop(c *conn) {
 func (p *pool) release(h *host) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(h.waiting) > 0 {
-		h.next() <- nil
-		return
-	}
 	if h.conns--; h.conns == 0 {
 		delete(p.hosts, h.addr)
 	}
-}
-
-func (h *host) next() chan *conn {
-	next := h.waiting[0]
-	h.waiting = slices.Delete(h.waiting, 0, 1)
-	return next
 }
 
 // arm sets the alarm unless it is set. One for all connections, because one for each would be set with every request.

@@ -30,7 +30,7 @@ func numbered(p *peer) {
 
 func TestConnectionsAreKept(t *testing.T) {
 	url := script(t, numbered)
-	tr := start(t, upstream.Options{HeadTimeout: time.Minute})
+	tr := start(t, upstream.Options{})
 	for range 10 {
 		require.Equal(t, "1", get(t, tr, url))
 		require.Equal(t, "1", do(t, tr, newRequest(t, "POST", url, strings.NewReader("hello"))))
@@ -178,7 +178,7 @@ func TestRepeated(t *testing.T) {
 					p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 				}
 			})
-			tr := start(t, upstream.Options{HeadTimeout: 5 * time.Second})
+			tr := start(t, upstream.Options{})
 			get(t, tr, url)
 			var body io.Reader
 			if c.body != nil {
@@ -224,13 +224,12 @@ func TestRepeated(t *testing.T) {
 				p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", p.n))
 			}
 		})
-		tr := start(t, upstream.Options{MaxConns: 1})
+		tr := start(t, upstream.Options{})
 		require.Equal(t, "1", get(t, tr, url))
 		var all sync.WaitGroup
 		all.Go(func() { require.Equal(t, "3", get(t, tr, url)) })
 		<-arrived
-		all.Go(func() { require.Equal(t, "2", get(t, tr, url)) })
-		require.Eventually(t, func() bool { return tr.Waiting(strings.TrimPrefix(url, "http://")) == 1 }, 5*time.Second, time.Millisecond)
+		require.Equal(t, "2", get(t, tr, url))
 		close(end)
 		all.Wait()
 	})
@@ -258,114 +257,51 @@ func TestRepeated(t *testing.T) {
 		require.True(t, e.Sent)
 		<-done
 	})
-	t.Run("not after the time for the head", func(t *testing.T) {
+	t.Run("not after the end of its context", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		var requests atomic.Int32
 		url := script(t, func(p *peer) {
 			for p.request() != nil {
 				if requests.Add(1) == 1 {
 					p.say(ok)
+				} else {
+					cancel()
 				}
 			}
 		})
-		tr := start(t, upstream.Options{HeadTimeout: 100 * time.Millisecond})
+		tr := start(t, upstream.Options{})
 		get(t, tr, url)
-		e := fails(t, tr, newRequest(t, "GET", url, nil))
-		require.True(t, e.Timeout())
+		require.ErrorIs(t, fails(t, tr, newRequest(t, "GET", url, nil).WithContext(ctx)), context.Canceled)
 		require.EqualValues(t, 2, requests.Load())
 	})
 }
 
-func TestMaxConns(t *testing.T) {
-	var now, most atomic.Int32
-	release := make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n := now.Add(1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-		}
-		defer now.Add(-1)
-		if r.URL.Path == "/wait" {
-			<-release
-		}
-		if r.URL.Path == "/close" {
-			w.Header().Set("Connection", "close")
-		}
-	}))
-	defer s.Close()
-	const conns = 3
-	tr := start(t, upstream.Options{MaxConns: conns})
-	var all sync.WaitGroup
-	for range conns {
-		all.Go(func() { get(t, tr, s.URL+"/wait") })
-	}
-	require.Eventually(t, func() bool { return now.Load() == conns }, 5*time.Second, time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	e := fails(t, tr, newRequest(t, "GET", s.URL, nil).WithContext(ctx))
-	require.Equal(t, upstream.Dial, e.Phase)
-	require.False(t, e.Sent)
-	require.ErrorIs(t, e, context.DeadlineExceeded)
-	for i := range 50 {
-		all.Go(func() { get(t, tr, s.URL+[]string{"/", "/close"}[i%2]) })
-	}
-	close(release)
-	all.Wait()
-	require.EqualValues(t, conns, most.Load())
-	for range 10 {
-		get(t, tr, s.URL)
-	}
-}
-
-// TestMaxConnsOfAServerThatFails has requests wait for connections that come to nothing.
-func TestMaxConnsOfAServerThatFails(t *testing.T) {
+// TestMaxIdle has more requests under way at once than connections are kept: those that are over are closed.
+func TestMaxIdle(t *testing.T) {
+	const more = 3
+	var under sync.WaitGroup
+	under.Add(upstream.MaxIdle + more)
+	closed := make(chan struct{}, upstream.MaxIdle+more)
 	url := script(t, func(p *peer) {
-		p.request()
-		if p.n%2 == 0 {
+		if p.request() != nil {
+			under.Done()
+			under.Wait()
 			p.say(ok)
 			p.request()
 		}
+		closed <- struct{}{}
 	})
-	tr := start(t, upstream.Options{MaxConns: 1})
+	tr := start(t, upstream.Options{})
 	var all sync.WaitGroup
-	var answered atomic.Int32
-	for range 20 {
-		all.Go(func() {
-			if resp, err := tr.RoundTrip(newRequest(t, "POST", url, nil)); err == nil {
-				resp.Body.Close()
-				answered.Add(1)
-			}
-		})
-	}
-	all.Wait()
-	require.Positive(t, answered.Load())
-	require.Less(t, answered.Load(), int32(20))
-}
-
-func TestMaxIdle(t *testing.T) {
-	arrived, release := make(chan int, 3), make(chan struct{})
-	url := script(t, func(p *peer) {
-		for p.request() != nil {
-			select {
-			case arrived <- p.n:
-				<-release
-			default:
-			}
-			p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", p.n))
-		}
-		arrived <- -p.n
-	})
-	tr := start(t, upstream.Options{MaxIdle: 1})
-	var all sync.WaitGroup
-	for range 3 {
+	for range upstream.MaxIdle + more {
 		all.Go(func() { get(t, tr, url) })
 	}
-	require.Eventually(t, func() bool { return len(arrived) == 3 }, 5*time.Second, time.Millisecond)
-	for range 3 {
-		<-arrived
-	}
-	close(release)
 	all.Wait()
-	require.Negative(t, <-arrived) // two are closed
-	require.Negative(t, <-arrived)
+	for range more {
+		<-closed
+	}
+	require.Equal(t, upstream.MaxIdle, tr.Idle(strings.TrimPrefix(url, "http://")))
 }
 
 // TestLateCancel has contexts end while their responses do: none of them may end what comes after on the connection.
@@ -424,7 +360,7 @@ func TestLoad(t *testing.T) {
 		}
 	}))
 	t.Cleanup(s.Close)
-	tr := start(t, upstream.Options{MaxConns: 20, MaxIdle: 10})
+	tr := start(t, upstream.Options{})
 	paths := []string{"/", "/", "/early", "/close", "/hints", "/abort", "/slow", "/"}
 	var all sync.WaitGroup
 	for worker := range 16 {

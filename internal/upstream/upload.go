@@ -21,22 +21,20 @@ const (
 
 // upload sends a large body while its response may come already.
 type upload struct {
-	tcp         *net.TCPConn
-	body        io.ReadCloser
-	length      int64 // -1: in chunks
-	trailer     http.Header
-	ask         chan bool // whether to send it at all; nil: yes
-	headTimeout time.Duration
-	done        chan struct{}
+	tcp     *net.TCPConn
+	body    io.ReadCloser
+	length  int64 // -1: in chunks
+	trailer http.Header
+	ask     chan bool // whether to send it at all; nil: yes
+	done    chan struct{}
 
 	mu      sync.Mutex
-	over    bool  // the head of the response is here
 	readErr error // of the body
 	err     error // of the upload; decided when done is closed
 }
 
-func (c *conn) startUpload(t *Transport, req *http.Request, m *message) {
-	u := &upload{tcp: c.tcp, body: m.body, length: m.length, trailer: req.Trailer, headTimeout: t.headTimeout, done: make(chan struct{})}
+func (c *conn) startUpload(req *http.Request, m *message) {
+	u := &upload{tcp: c.tcp, body: m.body, length: m.length, trailer: req.Trailer, done: make(chan struct{})}
 	m.body = nil
 	if m.expect {
 		u.ask = make(chan bool, 1)
@@ -54,8 +52,6 @@ func (u *upload) run() {
 	u.err = err
 	if u.readErr != nil {
 		u.tcp.Close() // what the server has must not look like all
-	} else if !u.over && u.headTimeout > 0 {
-		u.tcp.SetReadDeadline(time.Now().Add(u.headTimeout))
 	}
 }
 
@@ -167,14 +163,6 @@ func (u *upload) proceed(yes bool) {
 	case u.ask <- yes:
 	default:
 	}
-}
-
-// answered is said when the head of the final response is here. A server that has not asked for the body does not get it.
-func (u *upload) answered() {
-	u.proceed(false)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.over = true
 }
 
 // failed is why the body could not be read.

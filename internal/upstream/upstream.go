@@ -2,7 +2,7 @@
 // written and whose responses are read by the goroutine that asks. net/http's Transport hands each of them through two
 // more goroutines, which costs more than all else that a proxy does.
 //
-//	t := upstream.New(upstream.Options{HeadTimeout: 30 * time.Second})
+//	t := upstream.New(upstream.Options{})
 //	defer t.Close()
 //	proxy := &httputil.ReverseProxy{Rewrite: rewrite, Transport: t}
 //
@@ -20,14 +20,12 @@ import (
 // Options of a Transport. What is zero has the value that is named.
 type Options struct {
 	DialTimeout time.Duration // to connect; 5 s
-	HeadTimeout time.Duration // from the request being written to the head of its final response; without limit
 	IdleTimeout time.Duration // how long a connection is kept that nothing uses; 60 s
-	MaxIdle     int           // how many of those, for each host; 512
-	MaxConns    int           // connections for each host, in use or not; a request waits for one; without limit
-	MaxHead     int64         // bytes of the head of a response, informational ones before it included; 256 KiB
 }
 
-// Transport is an http.RoundTripper. It is for concurrent use, and for many hosts.
+// Transport is an http.RoundTripper. It is for concurrent use, and for many hosts. How long a response may take is for the
+// context of its request. The head of one, informational ones before it included, has at most 256 KiB, and of each host at
+// most 512 connections are kept that nothing uses.
 //
 // What differs from net/http's Transport:
 //   - errors are of type *Error
@@ -38,27 +36,17 @@ type Options struct {
 //   - a connection on which something waits to be read is never used for another request
 //   - a body of unknown length is sent in chunks, whatever the method
 //   - a status below 100 is an error, as are a Host and a request target that cannot be sent as they are
-type Transport struct {
-	headTimeout time.Duration
-	maxHead     int64
-	pool        pool
-}
+type Transport struct{ pool pool }
 
 var _ http.RoundTripper = (*Transport)(nil)
 
 // New returns a Transport. It needs no Close if it is used as long as the program runs.
 func New(o Options) *Transport {
-	return &Transport{
-		headTimeout: o.HeadTimeout,
-		maxHead:     cmp.Or(o.MaxHead, 256<<10),
-		pool: pool{
-			hosts:       make(map[string]*host),
-			maxConns:    o.MaxConns,
-			maxIdle:     cmp.Or(o.MaxIdle, 512),
-			idleTimeout: cmp.Or(o.IdleTimeout, time.Minute),
-			dialer:      net.Dialer{Timeout: cmp.Or(o.DialTimeout, 5*time.Second)},
-		},
-	}
+	return &Transport{pool{
+		hosts:       make(map[string]*host),
+		idleTimeout: cmp.Or(o.IdleTimeout, time.Minute),
+		dialer:      net.Dialer{Timeout: cmp.Or(o.DialTimeout, 5*time.Second)},
+	}}
 }
 
 // RoundTrip sends a request and returns its response, whose body the caller closes; that of a 101 is an
@@ -87,7 +75,7 @@ func (t *Transport) send(req *http.Request, m *message, fresh bool) (*http.Respo
 	if err != nil {
 		return nil, &Error{Phase: Dial, Addr: req.URL.Host, Err: err}
 	}
-	return c.exchange(t, req, m)
+	return c.exchange(req, m)
 }
 
 // CloseIdleConnections closes the connections that nothing uses. http.Client calls it.

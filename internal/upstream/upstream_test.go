@@ -52,8 +52,6 @@ func TestFailures(t *testing.T) {
 		"huge header":          {func(p *peer) { p.say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", 1<<20)) }, upstream.Head, upstream.ErrHeadTooLarge},
 		"endless headers":      {func(p *peer) { p.say("HTTP/1.1 200 OK\r\n"); p.flood("A: b\r\n") }, upstream.Head, upstream.ErrHeadTooLarge},
 		"endless 1xx":          {func(p *peer) { p.flood("HTTP/1.1 102 Processing\r\n\r\n") }, upstream.Head, upstream.ErrHeadTooLarge},
-		"silent":               {func(p *peer) { p.br.ReadByte() }, upstream.Head, os.ErrDeadlineExceeded},
-		"slow":                 {func(p *peer) { p.trickle("HTTP/1.1 200 OK\r\nA: b") }, upstream.Head, os.ErrDeadlineExceeded},
 		"closed in the body":   {func(p *peer) { p.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel") }, upstream.Body, io.ErrUnexpectedEOF},
 		"reset in the body":    {func(p *peer) { p.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"); p.drained(); p.reset() }, upstream.Body, nil},
 		"closed in a chunk":    {func(p *peer) { p.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel") }, upstream.Body, io.ErrUnexpectedEOF},
@@ -71,7 +69,7 @@ func TestFailures(t *testing.T) {
 						p.say(ok)
 					}
 				})
-				tr := start(t, upstream.Options{HeadTimeout: 300 * time.Millisecond, MaxHead: 64 << 10})
+				tr := start(t, upstream.Options{})
 				if kept {
 					require.Equal(t, "ok", get(t, tr, url))
 				}
@@ -87,7 +85,6 @@ func TestFailures(t *testing.T) {
 				require.Equal(t, c.phase, e.Phase, "%v", e)
 				require.True(t, e.Sent)
 				require.Equal(t, strings.TrimPrefix(url, "http://"), e.Addr)
-				require.Equal(t, c.is == os.ErrDeadlineExceeded, e.Timeout(), "%v", e)
 				if c.is != nil {
 					require.ErrorIs(t, err, c.is)
 				}
@@ -160,21 +157,25 @@ func TestContextEndsExchanges(t *testing.T) {
 		if r == nil {
 			return
 		}
-		if r.URL.Path == "/body" {
+		switch r.URL.Path {
+		case "/body":
 			p.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel")
+		case "/slow":
+			p.trickle("HTTP/1.1 200 OK\r\nA: b")
 		}
 		p.br.ReadByte()
 	})
 	tr := start(t, upstream.Options{})
-	t.Run("waiting for the head", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		e := fails(t, tr, newRequest(t, "GET", url, nil).WithContext(ctx))
-		require.Equal(t, upstream.Head, e.Phase)
-		require.ErrorIs(t, e, context.DeadlineExceeded)
-		require.True(t, e.Timeout())
-		require.True(t, e.Sent)
-	})
+	for name, path := range map[string]string{"waiting for the head": "/", "in the head": "/slow"} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			e := fails(t, tr, newRequest(t, "GET", url+path, nil).WithContext(ctx))
+			require.Equal(t, upstream.Head, e.Phase)
+			require.ErrorIs(t, e, context.DeadlineExceeded)
+			require.True(t, e.Sent)
+		})
+	}
 	t.Run("in the body", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		resp, err := tr.RoundTrip(newRequest(t, "GET", url+"/body", nil).WithContext(ctx))
@@ -289,7 +290,7 @@ func TestAnswerWhileTheBodyIsSent(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	tr := start(t, upstream.Options{HeadTimeout: 5 * time.Second})
+	tr := start(t, upstream.Options{})
 	pr, pw := io.Pipe()
 	resp, err := tr.RoundTrip(newRequest(t, "POST", s.URL, pr))
 	require.NoError(t, err)
@@ -368,7 +369,7 @@ func TestContinue(t *testing.T) {
 					p.say(ok)
 				}
 			})
-			tr := start(t, upstream.Options{HeadTimeout: 5 * time.Second})
+			tr := start(t, upstream.Options{})
 			for _, length := range []int64{large, -1} {
 				left := strings.NewReader(strings.Repeat("a", large))
 				body := &closeCounter{ReadCloser: io.NopCloser(left)}
@@ -450,7 +451,7 @@ func TestSwitchingProtocols(t *testing.T) {
 	req := newRequest(t, "GET", url, nil).WithContext(ctx)
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "echo")
-	tr := start(t, upstream.Options{HeadTimeout: 100 * time.Millisecond, MaxConns: 1})
+	tr := start(t, upstream.Options{})
 	resp, err := tr.RoundTrip(req)
 	require.NoError(t, err)
 	cancel() // of the request, which is over
@@ -475,9 +476,7 @@ func TestSwitchingProtocols(t *testing.T) {
 	require.Empty(t, rest)
 	require.NoError(t, rwc.Close())
 	require.NoError(t, rwc.Close())
-	resp, err = tr.RoundTrip(req.WithContext(t.Context())) // its place among MaxConns is free
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
+	require.Zero(t, tr.Hosts(), "nothing is kept of it")
 }
 
 // TestSwitchingWhileABodyIsSent has a server that switches although the request is not over: what comes cannot be both.
