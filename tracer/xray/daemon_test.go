@@ -226,9 +226,9 @@ var (
 // field checks one value, or panics.
 type field func(any)
 
-func text(max int) field {
+func text(most int) field {
 	return func(v any) {
-		if s := v.(string); s == "" || utf8.RuneCountInString(s) > max {
+		if s := v.(string); s == "" || utf8.RuneCountInString(s) > most {
 			panic(fmt.Sprintf("text %q", s))
 		}
 	}

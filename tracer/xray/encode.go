@@ -47,16 +47,16 @@ func (d *document) cut(n int) {
 }
 
 // shorten cuts the texts in a value of the metadata.
-func shorten(value any, max int) any {
+func shorten(value any, most int) any {
 	switch v := value.(type) {
 	case string:
-		return clip.Prefix(v, max)
+		return clip.Prefix(v, most)
 	case []string:
 		if len(v) > 10 {
 			v = v[:10]
 		}
 		for i := range v {
-			v[i] = clip.Prefix(v[i], max)
+			v[i] = clip.Prefix(v[i], most)
 		}
 		return v
 	case []any:
@@ -64,11 +64,11 @@ func shorten(value any, max int) any {
 			v = v[:10]
 		}
 		for i := range v {
-			v[i] = shorten(v[i], max)
+			v[i] = shorten(v[i], most)
 		}
 	case map[string]any:
 		for key := range v {
-			v[key] = shorten(v[key], max)
+			v[key] = shorten(v[key], most)
 		}
 	}
 	return value

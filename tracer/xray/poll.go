@@ -49,27 +49,27 @@ type targetsAnswer struct {
 	UnprocessedStatistics   []struct{ RuleName, ErrorCode, Message string }
 }
 
-// asker asks X-Ray, through the daemon.
-type asker struct {
+// samplingClient asks X-Ray about sampling, through the daemon.
+type samplingClient struct {
 	address string
 	http    *http.Client
 }
 
-func newAsker(address string) *asker {
-	return &asker{address: address, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{
+func newSamplingClient(address string) *samplingClient {
+	return &samplingClient{address: address, http: &http.Client{Timeout: askTimeout, Transport: &http.Transport{
 		DialContext: new(net.Dialer).DialContext, MaxIdleConns: 1, IdleConnTimeout: 2 * targetsEvery,
 	}}}
 }
 
 // fetchRules reads all pages.
-func (a *asker) fetchRules(ctx context.Context) (rules []samplingRule, err error) {
+func (c *samplingClient) fetchRules(ctx context.Context) (rules []samplingRule, err error) {
 	var ask struct{ NextToken *string }
 	for range maxPages {
 		var page struct {
 			NextToken           string
 			SamplingRuleRecords []struct{ SamplingRule samplingRule }
 		}
-		if err := a.post(ctx, "/GetSamplingRules", ask, &page); err != nil {
+		if err := c.post(ctx, "/GetSamplingRules", ask, &page); err != nil {
 			return nil, err
 		}
 		for _, record := range page.SamplingRuleRecords {
@@ -83,23 +83,23 @@ func (a *asker) fetchRules(ctx context.Context) (rules []samplingRule, err error
 	return nil, fmt.Errorf("the sampling rules have more than %d pages", maxPages)
 }
 
-func (a *asker) fetchTargets(ctx context.Context, reports []statistics) (answer targetsAnswer, err error) {
+func (c *samplingClient) fetchTargets(ctx context.Context, reports []statistics) (answer targetsAnswer, err error) {
 	ask := struct{ SamplingStatisticsDocuments []statistics }{reports}
-	err = a.post(ctx, "/SamplingTargets", ask, &answer)
+	err = c.post(ctx, "/SamplingTargets", ask, &answer)
 	return answer, err
 }
 
-func (a *asker) post(ctx context.Context, path string, ask, answer any) error {
+func (c *samplingClient) post(ctx context.Context, path string, ask, answer any) error {
 	body, err := json.Marshal(ask)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+a.address+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.address+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := a.http.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (a *asker) post(ctx context.Context, path string, ask, answer any) error {
 
 // poller keeps the rules of a sampler up to date. All but newPoller is for the goroutine of run.
 type poller struct {
-	daemon   *asker
+	daemon   *samplingClient
 	sampler  *sampler
 	id       string // of this process, for X-Ray
 	log      *slog.Logger
@@ -130,7 +130,7 @@ type poller struct {
 func newPoller(address string, s *sampler, log *slog.Logger) *poller {
 	var id [12]byte
 	_, _ = rand.Read(id[:]) // cannot fail
-	return &poller{daemon: newAsker(address), sampler: s, id: hex.EncodeToString(id[:]), log: log}
+	return &poller{daemon: newSamplingClient(address), sampler: s, id: hex.EncodeToString(id[:]), log: log}
 }
 
 // run polls until ctx ends.

@@ -320,7 +320,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 			require.NoError(t, err)
 			go func() { _ = server.Serve(listener) }()
 			defer server.Close()
-			c := newAsker(listener.Addr().String())
+			c := newSamplingClient(listener.Addr().String())
 			defer c.http.CloseIdleConnections()
 			_, err = c.fetchRules(t.Context())
 			require.Error(t, err)
