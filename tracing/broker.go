@@ -3,7 +3,6 @@ package tracing
 import (
 	"context"
 	"maps"
-	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -109,17 +108,4 @@ func tooMuch(header map[string]string) bool {
 		size += len(k) + len(v)
 	}
 	return len(header) > broker.MaxHeaders || size > broker.MaxHeaderBytes
-}
-
-// lookUp finds the value of a key in any case.
-func lookUp(pairs map[string]string, key string) string {
-	if v, ok := pairs[key]; ok {
-		return v
-	}
-	for k, v := range pairs {
-		if strings.EqualFold(k, key) {
-			return v
-		}
-	}
-	return ""
 }

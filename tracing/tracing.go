@@ -89,3 +89,16 @@ func address(addr string, host, port attribute.Key) []attribute.KeyValue {
 	}
 	return []attribute.KeyValue{host.String(h), port.Int(n)}
 }
+
+// lookUp finds the value of a key in any case.
+func lookUp(pairs map[string]string, key string) string {
+	if v, ok := pairs[key]; ok {
+		return v
+	}
+	for k, v := range pairs {
+		if strings.EqualFold(k, key) {
+			return v
+		}
+	}
+	return ""
+}
