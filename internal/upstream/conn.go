@@ -26,7 +26,7 @@ type conn struct {
 	host *host
 	tcp  *net.TCPConn
 	br   *bufio.Reader // of the conn itself, for the limit of a head
-	listener
+	peeker
 
 	abortFn   func()
 	kept      bool      // it has been in the pool
@@ -47,7 +47,7 @@ func newConn(p *pool, h *host, tc *net.TCPConn) *conn {
 	c := &conn{pool: p, host: h, tcp: tc}
 	c.br = bufio.NewReader(c)
 	c.abortFn = c.abort
-	c.listener.init(tc)
+	c.peeker.init(tc)
 	return c
 }
 

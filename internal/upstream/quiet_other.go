@@ -4,9 +4,9 @@ package upstream
 
 import "net"
 
-// listener exists where a connection can be asked whether something waits to be read. Where it cannot, none is used twice.
-type listener struct{}
+// peeker exists where a connection can be asked whether something waits to be read. Where it cannot, none is used twice.
+type peeker struct{}
 
-func (*listener) init(*net.TCPConn) {}
+func (*peeker) init(*net.TCPConn) {}
 
-func (*listener) isQuiet() bool { return false }
+func (*peeker) isQuiet() bool { return false }

@@ -7,30 +7,30 @@ import (
 	"syscall"
 )
 
-// listener looks whether something waits to be read, without waiting for it. Not for concurrent use.
-type listener struct {
+// peeker looks whether something waits to be read, without waiting for it. Not for concurrent use.
+type peeker struct {
 	raw    syscall.RawConn
 	peekFn func(fd uintptr)
-	byte   [1]byte
+	one    [1]byte
 	quiet  bool
 }
 
-func (l *listener) init(tc *net.TCPConn) {
+func (p *peeker) init(tc *net.TCPConn) {
 	if raw, err := tc.SyscallConn(); err == nil {
-		l.raw, l.peekFn = raw, l.peek
+		p.raw, p.peekFn = raw, p.peek
 	}
 }
 
 // isQuiet is false if something waits, be it the end or an error.
-func (l *listener) isQuiet() bool {
-	return l.raw != nil && l.raw.Control(l.peekFn) == nil && l.quiet
+func (p *peeker) isQuiet() bool {
+	return p.raw != nil && p.raw.Control(p.peekFn) == nil && p.quiet
 }
 
-func (l *listener) peek(fd uintptr) {
+func (p *peeker) peek(fd uintptr) {
 	for {
-		_, _, err := syscall.Recvfrom(int(fd), l.byte[:], syscall.MSG_PEEK)
+		_, _, err := syscall.Recvfrom(int(fd), p.one[:], syscall.MSG_PEEK)
 		if err != syscall.EINTR {
-			l.quiet = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
+			p.quiet = err == syscall.EAGAIN || err == syscall.EWOULDBLOCK
 			return
 		}
 	}
