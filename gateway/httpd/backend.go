@@ -178,7 +178,7 @@ func (d *document) get() ([]byte, error) {
 		return d.text, nil
 	}
 	public := slices.DeleteFunc(slices.Clone(d.directory.Services()), func(s *registry.Service) bool { return !d.calls.IsPublic(s.Name) })
-	text, err := openapi.Document(public, openapi.Info{})
+	text, err := openapi.Document(public)
 	if err != nil {
 		return nil, err
 	}

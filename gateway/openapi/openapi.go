@@ -1,6 +1,6 @@
 // Package openapi writes what services register as OpenAPI 3.1, for who calls them through the gateway:
 //
-//	doc, err := openapi.Document(dir.Services(), openapi.Info{Title: "The shop", Version: "2.1"})
+//	doc, err := openapi.Document(dir.Services())
 //
 // An endpoint is found under its short path, /greeter/hello, or, where no such path leads to it, under /v1/rpc. Types are
 // as exact as registrations are: those that were not described take any value.
@@ -12,15 +12,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plugmicro/micro/gateway/rpc"
 	"github.com/plugmicro/micro/registry"
 )
-
-// Info is what no service knows.
-type Info struct {
-	Title   string   // default "Services"
-	Version string   // of the whole; default "1"
-	Servers []string // URLs of the gateway; without one, where the document was read
-}
 
 // The content types of streams.
 const (
@@ -30,14 +24,14 @@ const (
 
 // Document describes all endpoints of services, which may have several versions each. The same services make the same
 // document, byte by byte, in whatever order they come. Nothing that was registered breaks it; services whose names begin
-// with an underscore are internal and left out.
-func Document(services []*registry.Service, info Info) ([]byte, error) {
+// with an underscore are internal and left out. They are all where the document was read: it names no server.
+func Document(services []*registry.Service) ([]byte, error) {
 	d := newDocument()
 	for _, versions := range group(services) {
 		d.service(versions)
 	}
 	d.rpc()
-	return marshal(d.object(info))
+	return marshal(d.object())
 }
 
 // document is what grows.
@@ -335,7 +329,7 @@ func (d *document) rpc() {
 		body["anyOf"] = append(d.called, object{"description": "any other endpoint"})
 	}
 	d.tags = append(d.tags, object{"name": "any endpoint"})
-	d.paths[RPC] = object{"post": object{
+	d.paths[rpc.Explicit] = object{"post": object{
 		"operationId": "rpc",
 		"summary":     "Calls an endpoint by name",
 		"tags":        []string{"any endpoint"},
@@ -352,11 +346,11 @@ func (d *document) rpc() {
 	}}
 }
 
-func (d *document) object(info Info) object {
+func (d *document) object() object {
 	d.schemas["Problem"] = problem
-	doc := object{
+	return object{
 		"openapi": "3.1.0",
-		"info":    object{"title": cmp.Or(info.Title, "Services"), "version": cmp.Or(info.Version, "1")},
+		"info":    object{"title": "Services", "version": "1"},
 		"paths":   d.paths,
 		"tags":    d.tags,
 		"components": object{
@@ -373,14 +367,6 @@ func (d *document) object(info Info) object {
 			}},
 		},
 	}
-	if len(info.Servers) > 0 {
-		var servers []object
-		for _, url := range info.Servers {
-			servers = append(servers, object{"url": url})
-		}
-		doc["servers"] = servers
-	}
-	return doc
 }
 
 // timeout is a parameter of all calls.

@@ -8,11 +8,8 @@ import (
 	"github.com/plugmicro/micro/gateway/rpc"
 )
 
-// RPC is the path at which every endpoint can be called: the body names it.
-const RPC = rpc.Explicit
-
 // reserved are the paths that the gateway answers itself.
-var reserved = []string{RPC, "/healthz", "/readyz", "/openapi.json"}
+var reserved = []string{rpc.Explicit, "/healthz", "/readyz", "/openapi.json"}
 
 var (
 	// segment is what a path is made of here; the gateway takes more.
