@@ -148,7 +148,7 @@ func (ld *loading) warnOfVariable(key, name string) {
 	if foreign && near == "" {
 		return
 	}
-	advice := "it has no effect"
+	advice := "it has no effect: remove it, or correct its name"
 	if near := cmp.Or(ld.choiceOf(key), nearest(key, ld.keys.names()), near); near != "" {
 		advice = fmt.Sprintf("did you mean %s?", envName(near))
 	}

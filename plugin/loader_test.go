@@ -266,7 +266,7 @@ func TestUnknownEnvironmentIsAWarning(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"unknown environment variable MICRO_STROE: did you mean MICRO_STORE?",
-		"unknown environment variable MICRO_WEATHER_TODAY: it has no effect",
+		"unknown environment variable MICRO_WEATHER_TODAY: it has no effect: remove it, or correct its name",
 		"unknown environment variable MICRO_store: did you mean MICRO_STORE?",
 	}, s.Warnings())
 }
@@ -740,12 +740,12 @@ func TestStrict(t *testing.T) {
 		"one dash more":             {input{file: "fil-ter: {ip: {allow: [a]}}"}, "unknown setting fil-ter (file FILE:1): did you mean filter? If another program is meant, have it in a file of its own"},
 		"variable of a section":     {input{env: []string{"MICRO_GATE_FLITER=ip"}}, "unknown environment variable MICRO_GATE_FLITER: did you mean MICRO_GATE_FILTER?"},
 		"variable of a kind":        {input{env: []string{"MICRO_FILTER_IP_ALOW=a"}}, "unknown environment variable MICRO_FILTER_IP_ALOW: did you mean MICRO_FILTER_IP_ALLOW?"},
-		"variable near none":        {input{env: []string{"MICRO_FILTER_CONFERENCE=a"}}, "unknown environment variable MICRO_FILTER_CONFERENCE: it has no effect"},
+		"variable near none":        {input{env: []string{"MICRO_FILTER_CONFERENCE=a"}}, "unknown environment variable MICRO_FILTER_CONFERENCE: it has no effect: remove it, or correct its name"},
 		"variable near a section":   {input{env: []string{"MICRO_GAET_FILTER=ip"}}, "unknown environment variable MICRO_GAET_FILTER: did you mean MICRO_GATE_FILTER?"},
 		"variable without its dash": {input{env: []string{"MICRO_GATEFILTER=ip"}}, "unknown environment variable MICRO_GATEFILTER: did you mean MICRO_GATE_FILTER?"},
 		"the kind's own name":       {input{env: []string{"MICRO_FILTER=ip"}}, "unknown environment variable MICRO_FILTER: did you mean MICRO_GATE_FILTER?"},
 		"small letters":             {input{env: []string{"MICRO_gate_filter=ip"}}, "unknown environment variable MICRO_gate_filter: did you mean MICRO_GATE_FILTER?"},
-		"no URL, so no link":        {input{env: []string{"MICRO_GATE_PORT=80"}}, "unknown environment variable MICRO_GATE_PORT: it has no effect"},
+		"no URL, so no link":        {input{env: []string{"MICRO_GATE_PORT=80"}}, "unknown environment variable MICRO_GATE_PORT: it has no effect: remove it, or correct its name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.in.code = code
@@ -767,5 +767,5 @@ func TestStrict(t *testing.T) {
 	require.Empty(t, s.Warnings())
 
 	_, err = load(t, input{code: func(l *Loader) { l.Strict() }, env: []string{"MICRO_WEATHER=1"}})
-	require.EqualError(t, err, "unknown environment variable MICRO_WEATHER: it has no effect", "nothing is of others then")
+	require.EqualError(t, err, "unknown environment variable MICRO_WEATHER: it has no effect: remove it, or correct its name", "nothing is of others then")
 }

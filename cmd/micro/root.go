@@ -59,6 +59,7 @@ func (a *app) noSuchCommand(cmd *cobra.Command, args []string) error {
 		return usage(helpHint(cmd), "%s takes no arguments, not %q", cmd.CommandPath(), args[0])
 	}
 	hint := helpHint(cmd)
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = "did you mean " + cmd.CommandPath() + " " + strings.Join(near, " or ") + "?"
 	}

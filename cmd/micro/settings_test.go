@@ -85,6 +85,7 @@ func TestUsage(t *testing.T) {
 		err  string
 	}{
 		{[]string{"cal"}, "micro: micro has no command \"cal\"\nhint: did you mean micro call?\n"},
+		{[]string{"gatewai"}, "micro: micro has no command \"gatewai\"\nhint: did you mean micro gateway?\n"},
 		{[]string{"frobnicate"}, "micro: micro has no command \"frobnicate\"\nhint: micro --help\n"},
 		{[]string{"plugins", "sho"}, "micro: micro plugins has no command \"sho\"\nhint: did you mean micro plugins show?\n"},
 		{[]string{"config", "registry"}, "micro: micro config takes no arguments, not \"registry\"\nhint: micro config --help\n"},

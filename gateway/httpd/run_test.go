@@ -19,6 +19,6 @@ func TestRunRefusesTypos(t *testing.T) {
 		WithEnviron("MICRO_GATEWAY_MIDLEWARE=ipallow", "MICRO_SHOP_MAX=3", "MICRO_MIDDLEWARE_TEAPOT_PATHS=/tea"),
 		WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	require.EqualError(t, err, `unknown environment variable MICRO_GATEWAY_MIDLEWARE: did you mean MICRO_GATEWAY_MIDDLEWARE?
-unknown environment variable MICRO_MIDDLEWARE_TEAPOT_PATHS: it has no effect
+unknown environment variable MICRO_MIDDLEWARE_TEAPOT_PATHS: it has no effect: remove it, or correct its name
 unknown setting gatway (file `+file+`:1): did you mean gateway? If another program is meant, have it in a file of its own`)
 }
