@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -88,33 +89,37 @@ func TestConnectionThatMustEnd(t *testing.T) {
 
 // TestNamesOfOthers holds that a page whose name was made to lead here reaches nothing, as long as nobody has thought of the address.
 func TestNamesOfOthers(t *testing.T) {
-	defaultPort = "0"
-	t.Cleanup(func() { defaultPort = "8080" })
-	g := start(t, withArgs("--gateway-address="), withHandler(ok))
-	require.True(t, strings.HasPrefix(g.Addr(), "127.0.0.1:"))
-	for host, status := range map[string]int{
-		"127.0.0.1:19000": 200, "127.0.0.1": 200, "[::1]:8080": 200, "localhost": 200, "LocalHost.:8080": 200, "shop.localhost:8080": 200,
-		"evil.example:19000": 421, "evil.example": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421, "evillocalhost": 421, "0x7f.1.evil": 421,
-	} {
-		for _, request := range []string{
-			"POST /x HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-			"GET /healthz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
-			"GET http://%s/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-		} {
-			_, r := g.raw(fmt.Sprintf(request, host))
-			resp, err := http.ReadResponse(r, nil)
-			require.NoError(t, err)
-			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.Equal(t, status, resp.StatusCode, "%s %s", host, body)
-			require.Equal(t, status == 421, strings.Contains(string(body), "--gateway-address"), "it says what to do")
-		}
+	ask := func(t *testing.T, b *bubble, request string) (status int, text string) {
+		c := b.dial()
+		defer c.Close()
+		go func() { _, _ = io.WriteString(c, request) }()
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(body)
 	}
-	g = start(t, withHandler(ok))
-	_, r := g.raw("GET /x HTTP/1.1\r\nHost: api.example\r\n\r\n")
-	resp, err := http.ReadResponse(r, nil)
-	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, resp.StatusCode, "who sets an address has thought of it")
+	inBubble(t, http.HandlerFunc(ok), func(t *testing.T, b *bubble) {
+		b.unset = true
+		for host, want := range map[string]int{
+			"127.0.0.1:19000": 200, "127.0.0.1": 200, "[::1]:8080": 200, "localhost": 200, "LocalHost.:8080": 200, "shop.localhost:8080": 200,
+			"evil.example:19000": 421, "evil.example": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421, "evillocalhost": 421, "0x7f.1.evil": 421,
+		} {
+			for _, request := range []string{
+				"POST /x HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+				"GET /healthz HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+				"GET http://%s/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+			} {
+				status, body := ask(t, b, fmt.Sprintf(request, host))
+				require.Equal(t, want, status, "%s %s", host, body)
+				require.Equal(t, status == 421, strings.Contains(body, "--gateway-address"), "it says what to do")
+			}
+		}
+	})
+	inBubble(t, http.HandlerFunc(ok), func(t *testing.T, b *bubble) {
+		status, _ := ask(t, b, "GET /x HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\n\r\n")
+		require.Equal(t, http.StatusOK, status, "who sets an address has thought of it")
+	})
 }
 
 // TestAdminBehindAProxy holds that a proxy which can be made to ask the admin address, such as the gateway itself, opens it to nobody.

@@ -81,23 +81,14 @@ func (g *Gateway) Ready() error {
 	return g.backend.ready()
 }
 
-// defaultPort is where the public listens if nobody has said. Tests have others.
-var defaultPort = "8080"
-
 // open opens the listeners, so that what is wrong with them is told before anything is served.
 func (g *Gateway) open(oneMachine bool) (config *tls.Config, manager *autocert.Manager, err error) {
 	config, manager, err = g.settings.tlsConfig()
 	if err != nil {
 		return nil, nil, err
 	}
-	address := g.settings.Address
-	switch {
-	case address == "" && oneMachine:
-		address = "127.0.0.1:" + defaultPort
-		g.unset = true
-	case address == "":
-		address = ":" + defaultPort
-	}
+	var address string
+	address, g.unset = g.settings.publicAddress(oneMachine)
 	if g.listener, err = listen("address", address); err != nil {
 		return nil, nil, err
 	}

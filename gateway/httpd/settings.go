@@ -140,6 +140,17 @@ func (s *Settings) checkTLS() (errs []error) {
 	return errs
 }
 
+// publicAddress is where to listen for everybody; unset says that nobody has set one, and that it is of this machine only.
+func (s *Settings) publicAddress(oneMachine bool) (address string, unset bool) {
+	switch {
+	case s.Address != "":
+		return s.Address, false
+	case oneMachine:
+		return "127.0.0.1:8080", true
+	}
+	return ":8080", false
+}
+
 func (s *Settings) hasTLS() bool { return s.TLS.Enabled() || len(s.ACME.Hosts) > 0 }
 
 func checkAddress(a string) error {

@@ -74,3 +74,22 @@ func TestCacheFolder(t *testing.T) {
 	_, err = ACME{}.cacheFolder()
 	require.ErrorContains(t, err, "acme-cache")
 }
+
+func TestPublicAddress(t *testing.T) {
+	for _, c := range []struct {
+		set        string
+		oneMachine bool
+		address    string
+		unset      bool
+	}{
+		{"", true, "127.0.0.1:8080", true},
+		{"", false, ":8080", false},
+		{":8080", true, ":8080", false},
+		{"127.0.0.1:8080", true, "127.0.0.1:8080", false},
+		{"unix:/run/gateway.sock", false, "unix:/run/gateway.sock", false},
+	} {
+		address, unset := (&Settings{Address: c.set}).publicAddress(c.oneMachine)
+		require.Equal(t, c.address, address, c)
+		require.Equal(t, c.unset, unset, c)
+	}
+}
