@@ -128,7 +128,7 @@ type Options struct {
 	MaxBody        int64         // bytes of a request's body, and of one message of a stream; default 4 MiB
 	Timeout        time.Duration // of a call whose request and route do not say; default 10 s
 	MaxTimeout     time.Duration // the longest that a request can ask for; default 5 min
-	WriteTimeout   time.Duration // for a client to take one message of a stream, and for a service to take one of a body; default 30 s
+	WriteTimeout   time.Duration // for a client to take one message of a stream, and for a service to take one of a body; default 1 min
 	Heartbeat      time.Duration // how often a silent stream gives a sign of life; default 15 s
 	Logger         *slog.Logger
 }
@@ -148,7 +148,7 @@ func (o Options) withDefaults() Options {
 		v time.Duration
 	}{
 		{&o.Timeout, 10 * time.Second}, {&o.MaxTimeout, 5 * time.Minute},
-		{&o.WriteTimeout, 30 * time.Second}, {&o.Heartbeat, 15 * time.Second},
+		{&o.WriteTimeout, time.Minute}, {&o.Heartbeat, 15 * time.Second},
 	} {
 		if *d.p == 0 {
 			*d.p = d.v
