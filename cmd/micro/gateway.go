@@ -112,14 +112,11 @@ func (a *app) routesCheckCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := router.Check(name); err != nil {
-				return ofRoutes(from, err)
-			}
-			never, err := router.Unreachable(name)
+			warnings, err := router.Check(name)
 			if err != nil {
 				return ofRoutes(from, err)
 			}
-			for _, line := range never {
+			for _, line := range warnings {
 				a.warn("%s", line)
 			}
 			return a.printLine(name + ": no mistakes")
@@ -147,16 +144,16 @@ func (a *app) testRoute(cmd *cobra.Command, method, url string, headers []string
 	if err != nil {
 		return err
 	}
-	text, matched, err := router.Explain(name, r)
+	explained, err := router.Explain(name, r)
 	if err != nil {
 		return ofRoutes(from, err)
 	}
 	if a.output == asJSON {
-		err = a.printJSON(map[string]any{"matched": matched, "explanation": text})
+		err = a.printJSON(explained)
 	} else {
-		_, err = fmt.Fprint(a.out, text)
+		_, err = fmt.Fprint(a.out, explained)
 	}
-	if err == nil && !matched {
+	if err == nil && !explained.Matched {
 		err = fmt.Errorf("no route of %s takes it", name)
 	}
 	return err

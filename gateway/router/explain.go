@@ -3,11 +3,11 @@ package router
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/internal/yamlfile"
@@ -16,37 +16,31 @@ import (
 // maxChecked bounds what Check says of a file that is something else.
 const maxChecked = 1000
 
-// Check says what is wrong with a file of routes, each mistake with file and line, in the order of the lines.
-func Check(file string) error {
-	_, err := read(file)
-	return yamlfile.Shorten(err, maxChecked)
+// Check says what is wrong with a file of routes, each mistake with file and line, in the order of the lines. If nothing is,
+// warnings say which routes take nothing, because a route before takes all that they could. It finds what is plain to
+// see: the other route has conditions of host and path only.
+func Check(file string) (warnings []string, err error) {
+	doc, err := read(file)
+	if err != nil {
+		return nil, yamlfile.Shorten(err, maxChecked)
+	}
+	for i, rt := range doc.routes {
+		if j := slices.IndexFunc(doc.routes[:i], func(before *route) bool { return before.match.covers(&rt.match) }); j >= 0 {
+			before := doc.routes[j]
+			warnings = append(warnings, fmt.Sprintf("%s:%d: nothing gets to route %s: route %s (line %d) comes before and takes all of it",
+				file, rt.line, rt.name, before.name, before.line))
+		}
+	}
+	return warnings, nil
 }
 
+// read leaves the settings out: they say nothing of which route takes what.
 func read(file string) (*document, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	return parse(file, data, Config{Timeout: 30 * time.Second, IdleTimeout: 5 * time.Minute})
-}
-
-// Unreachable says which routes of a file take nothing, because a route before takes all that they could, each with file
-// and line. That is no mistake, the file works. It finds what is plain to see: the other route has conditions of host and path
-// only.
-func Unreachable(file string) ([]string, error) {
-	doc, err := read(file)
-	if err != nil {
-		return nil, yamlfile.Shorten(err, maxChecked)
-	}
-	var found []string
-	for i, rt := range doc.routes {
-		if j := slices.IndexFunc(doc.routes[:i], func(before *route) bool { return before.match.covers(&rt.match) }); j >= 0 {
-			before := doc.routes[j]
-			found = append(found, fmt.Sprintf("%s:%d: nothing gets to route %s: route %s (line %d) comes before and takes all of it",
-				file, rt.line, rt.name, before.name, before.line))
-		}
-	}
-	return found, nil
+	return parse(file, data, Config{})
 }
 
 // covers says that m certainly takes everything that o takes.
@@ -67,109 +61,175 @@ func (m *matcher) covers(o *matcher) bool {
 	return m.path.kind == o.path.kind && m.path.text == o.path.text
 }
 
-// maxShown bounds how many routes that do not match are explained.
-const maxShown = 5
+// Explanation says what becomes of a request.
+type Explanation struct {
+	File    string            `json:"file"`
+	Method  string            `json:"method"`
+	URL     string            `json:"url"` // in the normal form in which it is routed
+	Matched bool              `json:"matched"`
+	Route   string            `json:"route,omitempty"` // that takes it
+	Line    int               `json:"line,omitempty"`
+	Takes   string            `json:"takes,omitempty"` // what that route takes
+	Params  map[string]string `json:"params,omitempty"`
+	To      []Destination     `json:"to,omitempty"` // one of these, by their weights
+	Others  []Other           `json:"others,omitempty"`
+}
 
-// Explain says in text which route of a file takes r, what becomes of it there, and what kept the nearest others from it.
-// Its error is about the file, or about r where the gateway would not let it in.
-func Explain(file string, r *http.Request) (text string, matched bool, err error) {
+// Destination is where a request goes, under the names that the file has for it: a call of an endpoint, a request to a
+// server, with its path, a redirect, or an answer.
+type Destination struct {
+	Weight      int      `json:"weight"`
+	Service     string   `json:"service,omitempty"`
+	Endpoint    string   `json:"endpoint,omitempty"`
+	Version     string   `json:"version,omitempty"`
+	ServiceHTTP string   `json:"service_http,omitempty"`
+	URL         []string `json:"url,omitempty"`
+	Upstream    string   `json:"upstream,omitempty"`
+	Path        string   `json:"path,omitempty"`
+	Redirect    string   `json:"redirect,omitempty"` // where it leads
+	Status      int      `json:"status,omitempty"`   // of a redirect or an answer
+	Error       string   `json:"error,omitempty"`    // why it goes nowhere
+}
+
+// Other is a route that does not take the request, though some of its conditions hold.
+type Other struct {
+	Route  string `json:"route"`
+	Line   int    `json:"line"`
+	Reason string `json:"reason"`
+}
+
+// Explain says which route of a file takes r, what becomes of it there, and what kept others from it, the nearest first. It is
+// an error, too, if the gateway would not let r in.
+func Explain(file string, r *http.Request) (*Explanation, error) {
 	doc, err := read(file)
 	if err != nil {
-		return "", false, yamlfile.Shorten(err, maxLogged)
+		return nil, yamlfile.Shorten(err, maxLogged)
 	}
 	r = r.Clone(r.Context())
 	r.Host = cmp.Or(r.Host, r.URL.Host, "localhost")
 	r.URL.Path = cmp.Or(r.URL.Path, "/")
 	scheme := cmp.Or(r.URL.Scheme, "http")
+	secure := scheme == "https"
 	host, err := gateway.Prepare(r)
 	if err != nil {
-		return "", false, fmt.Errorf("the gateway refuses the request: %w", err)
+		return nil, fmt.Errorf("the gateway refuses the request: %w", err)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s://%s%s\n", r.Method, scheme, r.Host, r.URL.RequestURI())
-	taken := newIndex(doc.routes).find(r, host, scheme == "https")
-	if taken == nil {
-		b.WriteString("no route takes it: it is for the service that its path names, or 404 with --middleware-router-only\n")
-	} else {
-		fmt.Fprintf(&b, "route %s takes it (%s:%d): %s\n", taken.name, file, taken.line, &taken.match)
-		taken.describe(&b, r)
-	}
-	explainOthers(&b, doc, taken, func(rt *route) (string, int) { return rt.match.why(r, host, scheme == "https") })
-	return b.String(), taken != nil, nil
-}
-
-// describe says what becomes of r.
-func (rt *route) describe(b *strings.Builder, r *http.Request) {
-	params := rt.match.path.values(r.URL.Path)
-	for _, name := range rt.match.path.params {
-		fmt.Fprintf(b, "  %s = %q\n", name, params[name])
-	}
-	total := 0
-	for _, t := range rt.targets {
-		total += t.weight
-	}
-	path, err := rt.rewrite.apply(r.URL.Path, valuesOf(r, params))
-	for _, t := range rt.targets {
-		b.WriteString("  to ")
-		if len(rt.targets) > 1 {
-			fmt.Fprintf(b, "(%d of %d) ", t.weight, total)
+	e := &Explanation{File: file, Method: r.Method, URL: fmt.Sprintf("%s://%s%s", scheme, r.Host, r.URL.RequestURI())}
+	taken := newIndex(doc.routes).find(r, host, secure)
+	if taken != nil {
+		e.Matched, e.Route, e.Line, e.Takes = true, taken.name, taken.line, taken.match.String()
+		e.Params = taken.match.path.values(r.URL.Path)
+		for _, t := range taken.targets {
+			e.To = append(e.To, taken.destination(t, r, e.Params))
 		}
-		switch {
-		case t.service != nil:
-			fmt.Fprintf(b, "endpoint %s of service %s", t.service.Endpoint, t.service.Service)
-			if t.service.Version != "" {
-				fmt.Fprintf(b, ", version %s", t.service.Version)
-			}
-		case t.upstream != nil && err != nil:
-			fmt.Fprintf(b, "nothing: %v", err)
-		case t.upstream != nil:
-			fmt.Fprintf(b, "%s, path %s", t.upstream, path)
-		case t.redirect != nil:
-			location, err := t.redirect.location(r, params)
-			if err != nil {
-				location = err.Error()
-			}
-			fmt.Fprintf(b, "a redirect (%d) to %s", t.redirect.status, location)
-		default:
-			fmt.Fprintf(b, "an answer of %d", t.respond.status)
+	}
+	e.Others = others(doc, taken, func(rt *route) (string, int) { return rt.match.why(r, host, secure) })
+	return e, nil
+}
+
+// destination is what becomes of r if t is chosen.
+func (rt *route) destination(t *target, r *http.Request, params map[string]string) Destination {
+	d := Destination{Weight: t.weight}
+	var err error
+	switch {
+	case t.service != nil:
+		d.Service, d.Endpoint, d.Version = t.service.Service, t.service.Endpoint, t.service.Version
+	case t.upstream != nil:
+		d.ServiceHTTP, d.Version, d.URL = t.upstream.service, t.upstream.version, t.upstream.urls
+		if t.upstream.named {
+			d.Upstream = t.upstream.name
 		}
-		b.WriteByte('\n')
+		d.Path, err = rt.rewrite.apply(r.URL.Path, valuesOf(r, params))
+	case t.redirect != nil:
+		d.Status = t.redirect.status
+		d.Redirect, err = t.redirect.location(r, params)
+	default:
+		d.Status = t.respond.status
 	}
+	if err != nil {
+		d.Error = err.Error()
+	}
+	return d
 }
 
-func (s *upstreamSpec) String() string {
-	what := strings.Join(s.urls, " or ")
-	if s.service != "" {
-		what = "the HTTP address of service " + s.service
-	}
-	if s.named {
-		return fmt.Sprintf("upstream %s (%s)", s.name, what)
-	}
-	return what
-}
-
-// explainOthers says why not those that come nearest, or what takes it first.
-func explainOthers(b *strings.Builder, doc *document, taken *route, why func(*route) (reason string, met int)) {
-	type other struct {
-		route  *route
-		reason string
-		met    int
-	}
-	var others []other
+// others says why not those that come nearest, or what takes it first.
+func others(doc *document, taken *route, why func(*route) (reason string, met int)) []Other {
+	near := make(map[int][]Other) // by how many conditions hold
 	for _, rt := range doc.routes {
 		if rt == taken {
 			continue
 		}
 		if reason, met := why(rt); met > 0 || reason == "" {
-			others = append(others, other{rt, cmp.Or(reason, "it matches, and comes later"), met})
+			near[met] = append(near[met], Other{rt.name, rt.line, cmp.Or(reason, "it matches, and comes later")})
 		}
 	}
-	slices.SortStableFunc(others, func(a, b other) int { return cmp.Compare(b.met, a.met) })
-	for i, o := range others {
-		if i == maxShown {
-			fmt.Fprintf(b, "and %d others\n", len(others)-i)
-			break
-		}
-		fmt.Fprintf(b, "not route %s (line %d): %s\n", o.route.name, o.route.line, o.reason)
+	var all []Other
+	for _, met := range slices.Backward(slices.Sorted(maps.Keys(near))) {
+		all = append(all, near[met]...)
 	}
+	return all
+}
+
+// maxShown bounds how many routes that do not match String shows.
+const maxShown = 5
+
+// String is for people.
+func (e *Explanation) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", e.Method, e.URL)
+	if e.Matched {
+		fmt.Fprintf(&b, "route %s takes it (%s:%d): %s\n", e.Route, e.File, e.Line, e.Takes)
+	} else {
+		b.WriteString("no route takes it: it is for the service that its path names, or 404 with --middleware-router-only\n")
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Params)) {
+		fmt.Fprintf(&b, "  %s = %q\n", name, e.Params[name])
+	}
+	total := 0
+	for _, d := range e.To {
+		total += d.Weight
+	}
+	for _, d := range e.To {
+		share := ""
+		if len(e.To) > 1 {
+			share = fmt.Sprintf("(%d of %d) ", d.Weight, total)
+		}
+		fmt.Fprintf(&b, "  to %s%s\n", share, d)
+	}
+	for _, o := range e.Others[:min(len(e.Others), maxShown)] {
+		fmt.Fprintf(&b, "not route %s (line %d): %s\n", o.Route, o.Line, o.Reason)
+	}
+	if more := len(e.Others) - maxShown; more > 0 {
+		fmt.Fprintf(&b, "and %d others\n", more)
+	}
+	return b.String()
+}
+
+// String is for people.
+func (d Destination) String() string {
+	switch {
+	case d.Error != "":
+		return "nothing: " + d.Error
+	case d.Service != "":
+		return "endpoint " + d.Endpoint + " of service " + d.Service + d.ofVersion()
+	case d.Redirect != "":
+		return fmt.Sprintf("a redirect (%d) to %s", d.Status, d.Redirect)
+	case d.Path == "":
+		return fmt.Sprintf("an answer of %d", d.Status)
+	}
+	where := strings.Join(d.URL, " or ")
+	if d.ServiceHTTP != "" {
+		where = "the HTTP address of service " + d.ServiceHTTP + d.ofVersion()
+	}
+	if d.Upstream != "" {
+		where = fmt.Sprintf("upstream %s (%s)", d.Upstream, where)
+	}
+	return where + ", path " + d.Path
+}
+
+func (d Destination) ofVersion() string {
+	if d.Version == "" {
+		return ""
+	}
+	return ", version " + d.Version
 }

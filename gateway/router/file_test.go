@@ -149,7 +149,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.yaml")
 	check := func(text string) []string {
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		return strings.Split(replace(Check(file).Error(), file, "f"), "\n")
+		return strings.Split(replace(checked(file).Error(), file, "f"), "\n")
 	}
 	require.Equal(t, []string{"f:3: \"x\" is not a whole number from -1000000 to 1000000", "f:5: a mirror leads to one of url, service_http and upstream"},
 		check("routes:\n- name: a\n  priority: x\n  to: {url: http://a}\n  mirror: {fraction: 1}\n"), "neither hides the other")
@@ -246,6 +246,12 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	}
 }
 
+// checked is what is wrong with a file.
+func checked(file string) error {
+	_, err := Check(file)
+	return err
+}
+
 func TestCheckAndExplain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(`
@@ -265,11 +271,11 @@ routes:
 - name: all
   to: {respond: {status: 404}}
 `), 0o600))
-	require.NoError(t, Check(file))
+	require.NoError(t, checked(file))
 
-	text, matched, err := Explain(file, httptest.NewRequest("GET", "http://Shop.example.com/x/../cart/7?a=b", nil))
+	e, err := Explain(file, httptest.NewRequest("GET", "http://Shop.example.com/x/../cart/7?a=b", nil))
 	require.NoError(t, err)
-	require.True(t, matched)
+	require.True(t, e.Matched)
 	require.Equal(t, replace(`GET http://shop.example.com/cart/7?a=b
 route cart takes it (FILE:8): path /cart/{id}, host shop.example.com, method GET
   id = "7"
@@ -278,28 +284,69 @@ route cart takes it (FILE:8): path /cart/{id}, host shop.example.com, method GET
 not route all (line 15): it matches, and comes later
 not route beta (line 5): header X-Beta must be exactly "1", but it is not there
 not route old (line 12): the path is /cart/7, it takes path /old or below
-`, "FILE", file), text)
+`, "FILE", file), e.String())
+	require.Equal(t, []Destination{
+		{Weight: 9, Upstream: "shop", URL: []string{"http://10.0.0.1:8080"}, Path: "/v2/7"},
+		{Weight: 1, Service: "cart", Endpoint: "Cart.Get"},
+	}, e.To)
+	require.Equal(t, map[string]string{"id": "7"}, e.Params)
+	require.Equal(t, Other{"old", 12, "the path is /cart/7, it takes path /old or below"}, e.Others[2])
 
 	r := httptest.NewRequest("GET", "http://a/cart", nil)
 	r.Header.Set("X-Beta", "1")
-	text, matched, err = Explain(file, r)
+	e, err = Explain(file, r)
 	require.NoError(t, err)
-	require.True(t, matched)
-	require.Contains(t, text, "X-Api-Key must be exactly ***, but it is not there")
-	require.NotContains(t, text, "hidden")
+	require.True(t, e.Matched)
+	require.Contains(t, e.String(), "X-Api-Key must be exactly ***, but it is not there")
+	require.NotContains(t, e.String(), "hidden")
 
-	text, _, err = Explain(file, httptest.NewRequest("GET", "http://a/old/x?q=1", nil))
+	e, err = Explain(file, httptest.NewRequest("GET", "http://a/old/x?q=1", nil))
 	require.NoError(t, err)
-	require.Contains(t, text, "a redirect (302) to https://a/new?q=1")
+	require.Contains(t, e.String(), "a redirect (302) to https://a/new?q=1")
 
-	_, _, err = Explain(file, httptest.NewRequest("GET", "http://a/%2e%2e/x", nil))
+	e, err = Explain(file, httptest.NewRequest("GET", "http://a/x", nil))
+	require.NoError(t, err)
+	require.Equal(t, []Destination{{Weight: 1, Status: 404}}, e.To)
+
+	_, err = Explain(file, httptest.NewRequest("GET", "http://a/%2e%2e/x", nil))
 	require.ErrorContains(t, err, "the gateway refuses the request")
 
 	require.NoError(t, os.WriteFile(file, []byte("routes: [{}]"), 0o600))
-	require.ErrorContains(t, Check(file), file+":1: the route has no name")
-	_, _, err = Explain(file, httptest.NewRequest("GET", "/", nil))
+	require.ErrorContains(t, checked(file), file+":1: the route has no name")
+	_, err = Explain(file, httptest.NewRequest("GET", "/", nil))
 	require.Error(t, err)
-	require.ErrorIs(t, Check(file+"x"), os.ErrNotExist)
+	require.ErrorIs(t, checked(file+"x"), os.ErrNotExist)
+}
+
+// TestExplainAllDestinations, also where a request would not get, and other routes than are shown.
+func TestExplainAllDestinations(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "routes.yaml")
+	explain := func(routes, path string) *Explanation {
+		require.NoError(t, os.WriteFile(file, []byte("routes:\n"+routes), 0o600))
+		e, err := Explain(file, httptest.NewRequest("GET", "http://a"+path, nil))
+		require.NoError(t, err)
+		return e
+	}
+	for to, want := range map[string]string{
+		"{service: a, endpoint: A.B, version: '1'}": "endpoint A.B of service a, version 1",
+		"{service_http: a}":                         "the HTTP address of service a, path /x",
+		"{service_http: a, version: '1'}":           "the HTTP address of service a, version 1, path /x",
+		"{url: [http://b, http://c]}":               "http://b or http://c, path /x",
+		"{redirect: {to: 'http://b/c'}}":            "a redirect (302) to http://b/c",
+		"{respond: {status: 410}}":                  "an answer of 410",
+	} {
+		require.Contains(t, explain("- {name: all, to: "+to+"}", "/x").String(), "\n  to "+want+"\n")
+	}
+	climbs := explain("- {name: all, match: {regex: '/climb(?P<dots>.*)'}, rewrite: {path: '/{dots}/x'}, to: {url: http://b}}", "/climb..")
+	require.Contains(t, climbs.To[0].Error, "cannot be rewritten")
+	require.Contains(t, climbs.String(), "  to nothing: ")
+
+	many := explain(strings.TrimPrefix(thousand(100), "routes:\n")+"- {name: gone, match: {host: b}, to: {respond: {}}}\n", "/nothing")
+	require.False(t, many.Matched)
+	require.Contains(t, many.String(), "\nno route takes it: ")
+	require.NotContains(t, many.String(), "route gone", "nothing of it holds")
+	require.Len(t, many.Others, 20, "all that have no host")
+	require.Contains(t, many.String(), "\nand 15 others\n")
 }
 
 func TestConfig(t *testing.T) {
@@ -350,7 +397,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestUnreachable(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "routes.yaml")
 	for _, c := range []struct {
 		before, match string
@@ -380,7 +427,7 @@ func TestUnreachable(t *testing.T) {
 	} {
 		text := "routes:\n- {name: first, match: " + c.before + ", to: {respond: {}}}\n- {name: second, match: " + c.match + ", to: {respond: {}}}\n"
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		found, err := Unreachable(file)
+		found, err := Check(file)
 		require.NoError(t, err)
 		var want []string
 		if c.want {
@@ -389,7 +436,7 @@ func TestUnreachable(t *testing.T) {
 		require.Equal(t, want, found, text)
 	}
 	require.NoError(t, os.WriteFile(file, []byte("routes: [{name: a, to: {respond: {}}}, {name: b, priority: 1, to: {respond: {}}, match: {path: /b}}]"), 0o600))
-	found, err := Unreachable(file)
+	found, err := Check(file)
 	require.NoError(t, err)
 	require.Empty(t, found, "it has a higher priority")
 }
