@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -164,42 +165,50 @@ func (g *Gateway) done(x *exchange, r *http.Request) {
 	if p := recover(); p != nil {
 		cut = g.recovered(x, r, p)
 	}
-	if x.status == 0 {
-		x.endIfLast() // with the head that the server now sends
-	}
-	gone := g.isGone(x, r)
-	status := x.status
-	switch {
-	case gone && (status == 0 || status >= 400): // whatever the handler made of that
-		status = gateway.ClientClosed
-	case status == 0:
-		status = http.StatusOK // which the server now sends
-	}
-	switch {
-	case x.hijacked:
+	o := g.outcome(x, r)
+	if x.hijacked {
 		g.hijackers.done()
-	case !gone:
-		x.extend() // for what the server has not sent yet
+	} else {
+		x.leave(o.gone)
 	}
-	took := time.Since(x.info.Start)
-	received := x.in.read.Load()
-	g.metrics.inFlight.Dec()
-	g.metrics.received.Add(float64(received))
-	g.metrics.sent.Add(float64(x.written))
-	if gone {
-		g.metrics.clientGone.Inc()
-	}
-	route := x.info.Route
-	if route == "" {
-		route = "none"
-	}
-	x.span.End(status, x.written, nil)
-	g.metrics.observe(label{route, methodLabel(r.Method), statusLabel(status)}, took)
-	if g.settings.AccessLog && (route != "healthz" && route != "readyz" || status != http.StatusOK) {
-		g.logAccess(x, r, status, received, took, gone)
-	}
+	g.record(x, r, o)
 	if cut {
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// outcome is what became of a request.
+type outcome struct {
+	status         int
+	gone           bool // the client went before it had the whole answer
+	took           time.Duration
+	received, sent int64 // bytes of bodies
+}
+
+func (g *Gateway) outcome(x *exchange, r *http.Request) outcome {
+	o := outcome{status: x.status, gone: g.isGone(x, r), took: time.Since(x.info.Start), received: x.in.read.Load(), sent: x.written}
+	switch {
+	case o.gone && (o.status == 0 || o.status >= 400): // whatever the handler made of that
+		o.status = gateway.ClientClosed
+	case o.status == 0:
+		o.status = http.StatusOK // which the server now sends
+	}
+	return o
+}
+
+// record has the outcome counted, traced and logged.
+func (g *Gateway) record(x *exchange, r *http.Request, o outcome) {
+	route := cmp.Or(x.info.Route, "none")
+	g.metrics.inFlight.Dec()
+	g.metrics.received.Add(float64(o.received))
+	g.metrics.sent.Add(float64(o.sent))
+	if o.gone {
+		g.metrics.clientGone.Inc()
+	}
+	x.span.End(o.status, o.sent, nil)
+	g.metrics.observe(label{route, methodLabel(r.Method), statusLabel(o.status)}, o.took)
+	if g.settings.AccessLog && (route != "healthz" && route != "readyz" || o.status != http.StatusOK) {
+		g.logAccess(x, r, o)
 	}
 }
 
@@ -229,7 +238,7 @@ func (g *Gateway) isGone(x *exchange, r *http.Request) bool {
 }
 
 // logAccess writes the line of a request. What comes from strangers is in attributes, which handlers quote.
-func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received int64, took time.Duration, gone bool) {
+func (g *Gateway) logAccess(x *exchange, r *http.Request, o outcome) {
 	if !g.log.Enabled(r.Context(), slog.LevelInfo) {
 		return
 	}
@@ -239,7 +248,7 @@ func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received i
 	}
 	attrs := [...]slog.Attr{
 		slog.String("method", methodShown(r.Method)), slog.String("host", x.info.Host), slog.String("path", shown(r.URL.Path)),
-		slog.Int("status", status), slog.Duration("took", took), slog.Int64("received", received), slog.Int64("sent", x.written),
+		slog.Int("status", o.status), slog.Duration("took", o.took), slog.Int64("received", o.received), slog.Int64("sent", o.sent),
 		slog.String("client", client), slog.String("route", x.info.Route), slog.String("request_id", x.info.ID),
 		{}, {}, // room for two more
 	}
@@ -247,7 +256,7 @@ func (g *Gateway) logAccess(x *exchange, r *http.Request, status int, received i
 	if id := x.span.TraceID(); id != "" {
 		list = append(list, slog.String("trace_id", id))
 	}
-	if gone {
+	if o.gone {
 		list = append(list, slog.Bool("client_gone", true))
 	}
 	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request", list...)

@@ -119,6 +119,16 @@ func (x *exchange) extend() {
 	_ = http.NewResponseController(x.ResponseWriter).SetWriteDeadline(now.Add(x.silent))
 }
 
+// leave leaves the rest to the server: the head, if nothing was written, and what it has not sent yet.
+func (x *exchange) leave(gone bool) {
+	if x.status == 0 {
+		x.endIfLast()
+	}
+	if !gone {
+		x.extend()
+	}
+}
+
 // end comes after it. Some errors are the handler's own, and say nothing of the client.
 func (x *exchange) end(err error) {
 	if err != nil && !errors.Is(err, http.ErrBodyNotAllowed) && !errors.Is(err, http.ErrContentLength) && !errors.Is(err, errors.ErrUnsupported) {
