@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/rpc"
 )
 
@@ -26,8 +27,9 @@ func Path(service, endpoint string) string {
 		return ""
 	}
 	receiver, method, _ := strings.Cut(endpoint, ".")
+	meant := gateway.Target{Service: service, Endpoint: endpoint}
 	for _, path := range candidates(parts, kebab(receiver), kebab(method)) {
-		if s, e, _, _ := rpc.EndpointOf(path); s == service && e == endpoint && !strings.Contains(method, ".") && !slices.Contains(reserved, path) {
+		if slices.Index(rpc.TargetsOf(path), meant) == 0 && !strings.Contains(method, ".") && !slices.Contains(reserved, path) {
 			return path
 		}
 	}

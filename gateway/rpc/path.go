@@ -1,31 +1,38 @@
 package rpc
 
-import "strings"
+import (
+	"strings"
 
-// EndpointOf is what a path says by the rules: the service and its endpoint, and, if they differ, the two as an exact name
-// has them. None is "".
-func EndpointOf(path string) (service, endpoint, exactService, exactEndpoint string) {
+	"github.com/plugmicro/micro/gateway"
+)
+
+// TargetsOf are the endpoints that a path can mean, of which the first that exists is meant: what the rules make of it, and what
+// an exact name has. There is none for a path that ends before it names anything.
+func TargetsOf(path string) (targets []gateway.Target) {
 	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/"), "/")
 	n := len(parts)
 	last := parts[n-1]
+	add := func(service, endpoint string) {
+		if service != "" {
+			targets = append(targets, gateway.Target{Service: service, Endpoint: endpoint})
+		}
+	}
 	switch {
 	case last == "":
-		return "", "", "", ""
-	case n > 1:
-		exactService, exactEndpoint = strings.Join(parts[:n-1], "."), last
-	}
-	switch {
-	case n > 1 && strings.Contains(last, "."):
+		return nil
 	case n == 1:
-		service, endpoint = last, camel(last)+".Call"
+		add(last, camel(last)+".Call")
+		return targets
+	case strings.Contains(last, "."): // an exact name and nothing else
 	case n == 2:
-		service, endpoint = parts[0], camel(parts[0])+"."+camel(last)
+		add(parts[0], camel(parts[0])+"."+camel(last))
 	case n == 3 && isVersion(parts[0]):
-		service, endpoint = parts[0]+"."+parts[1], camel(parts[1])+"."+camel(last)
+		add(parts[0]+"."+parts[1], camel(parts[1])+"."+camel(last))
 	default:
-		service, endpoint = strings.Join(parts[:n-2], "."), camel(parts[n-2])+"."+camel(last)
+		add(strings.Join(parts[:n-2], "."), camel(parts[n-2])+"."+camel(last))
 	}
-	return service, endpoint, exactService, exactEndpoint
+	add(strings.Join(parts[:n-1], "."), last)
+	return targets
 }
 
 // isVersion says whether s is v and digits.

@@ -95,17 +95,14 @@ func (h *Handler) remember(generation uint64, path string, t *target) {
 }
 
 func (h *Handler) targetOfPath(path string) (*target, error) {
-	service, endpoint, exactService, exactEndpoint := EndpointOf(path)
-	for _, c := range [][2]string{{service, endpoint}, {exactService, exactEndpoint}} {
-		if c[0] != "" && h.IsPublic(c[0]) && h.directory.Endpoint(c[0], c[1]) != nil {
-			return h.lookUp(gateway.Target{Service: c[0], Endpoint: c[1]})
+	targets := TargetsOf(path)
+	for _, to := range targets {
+		if h.IsPublic(to.Service) && h.directory.Endpoint(to.Service, to.Endpoint) != nil {
+			return h.lookUp(to)
 		}
 	}
-	switch {
-	case service != "":
-		return nil, h.unknown(service, endpoint)
-	case exactService != "":
-		return nil, h.unknown(exactService, exactEndpoint)
+	if len(targets) > 0 {
+		return nil, h.unknown(targets[0].Service, targets[0].Endpoint)
 	}
 	return nil, gateway.NewProblem(http.StatusNotFound, "the path names no service: it is /SERVICE/ENDPOINT")
 }
