@@ -43,6 +43,9 @@ type Options struct {
 	IDs        sdktrace.IDGenerator          // nil: random
 	Batching   Batching                      // zero fields get their defaults
 	Timeout    time.Duration                 // of one export, whatever the exporter makes of it; 0: 30 s
+
+	// Around returns what is told of spans in place of queue, which takes them when they have ended; nil: queue itself.
+	Around func(queue sdktrace.SpanProcessor) sdktrace.SpanProcessor
 }
 
 // Sampling is embedded in the settings of a plugin.
@@ -126,7 +129,11 @@ func New(env *plugin.Env, o Options) (*Tracer, error) {
 		o.Propagator = propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 	}
 	q := newQueue(o.Exporter, b, cmp.Or(o.Timeout, 30*time.Second), env.Logger())
-	opts := []sdktrace.TracerProviderOption{sdktrace.WithSpanProcessor(q), sdktrace.WithSampler(o.Sampler), sdktrace.WithResource(of)}
+	told := sdktrace.SpanProcessor(q)
+	if o.Around != nil {
+		told = o.Around(q)
+	}
+	opts := []sdktrace.TracerProviderOption{sdktrace.WithSpanProcessor(told), sdktrace.WithSampler(o.Sampler), sdktrace.WithResource(of)}
 	if o.IDs != nil {
 		opts = append(opts, sdktrace.WithIDGenerator(o.IDs))
 	}

@@ -342,7 +342,7 @@ func checkSegment(d map[string]any, embedded bool) {
 		"annotations": annotations, "metadata": metadata,
 		"subsegments": list(func(v any) { checkSegment(v.(map[string]any), true) }),
 	}
-	required := []string{"name", "id", "start_time", "end_time"}
+	required := []string{"name", "id", "start_time"}
 	aws := map[string]field{"account_id": text(1000)}
 	fields["aws"] = object(aws)
 	if sub {
@@ -352,6 +352,7 @@ func checkSegment(d map[string]any, embedded bool) {
 			aws[key] = text(1000)
 		}
 	} else {
+		fields["in_progress"] = isTrue
 		fields["origin"], fields["user"] = like(anOrigin), text(250)
 		fields["service"] = object(map[string]field{"version": text(255), "runtime": text(255), "runtime_version": text(255)})
 		request["client_ip"], request["user_agent"], request["x_forwarded_for"] = text(250), text(1000), isTrue
@@ -375,7 +376,10 @@ func checkSegment(d map[string]any, embedded bool) {
 			panic(key + " is missing")
 		}
 	}
-	if d["end_time"].(json.Number) < d["start_time"].(json.Number) {
+	switch end, ended := d["end_time"].(json.Number); {
+	case ended == (d["in_progress"] != nil):
+		panic("either it has ended or it is in progress")
+	case ended && end < d["start_time"].(json.Number):
 		panic("it ends before it starts")
 	}
 }

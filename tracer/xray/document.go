@@ -13,7 +13,8 @@ type document struct {
 	ParentID    string                    `json:"parent_id,omitempty"`
 	Type        string                    `json:"type,omitempty"`
 	Start       seconds                   `json:"start_time"`
-	End         seconds                   `json:"end_time"`
+	End         seconds                   `json:"end_time,omitzero"`
+	InProgress  bool                      `json:"in_progress,omitempty"` // there is no end yet
 	Namespace   string                    `json:"namespace,omitempty"`
 	Origin      string                    `json:"origin,omitempty"`
 	User        string                    `json:"user,omitempty"`

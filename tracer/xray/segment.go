@@ -80,7 +80,9 @@ func (t *translator) document(span sdktrace.ReadOnlySpan) *document {
 		TraceID: formatRoot(span.SpanContext().TraceID()),
 		Type:    "subsegment",
 		Start:   seconds(span.StartTime()),
-		End:     seconds(latest(span.StartTime(), span.EndTime())),
+	}
+	if d.InProgress = span.EndTime().IsZero(); !d.InProgress {
+		d.End = seconds(latest(span.StartTime(), span.EndTime()))
 	}
 	if span.Parent().SpanID().IsValid() {
 		d.ParentID = span.Parent().SpanID().String()
@@ -88,13 +90,10 @@ func (t *translator) document(span sdktrace.ReadOnlySpan) *document {
 	d.Error, d.Throttle, d.Fault = outcome(f, span.Status())
 	d.Cause = causeOf(f, span)
 
-	first := d.ParentID == "" || span.Parent().IsRemote()
-	kind := span.SpanKind()
-	calls := kind == trace.SpanKindClient || kind == trace.SpanKindProducer
-	serves := kind == trace.SpanKindServer || kind == trace.SpanKindConsumer
-	if calls {
+	switch {
+	case calls(span):
 		d.Name, d.Namespace, d.AWS = callee(f, span.Name())
-	} else if first || serves {
+	case isSegment(span):
 		t.makeSegment(d, user, rule)
 	}
 	if d.Type != "" {
@@ -102,10 +101,25 @@ func (t *translator) document(span sdktrace.ReadOnlySpan) *document {
 	}
 	d.HTTP = httpOf(f, d.Type == "")
 	d.Annotations, d.Metadata = t.rest(f, span, d.Name)
-	if calls && first {
+	if calls(span) && isFirst(span) {
 		return t.around(d, user, rule)
 	}
 	return d
+}
+
+// isFirst says whether the span came from another process or from nowhere.
+func isFirst(span sdktrace.ReadOnlySpan) bool {
+	return !span.Parent().SpanID().IsValid() || span.Parent().IsRemote()
+}
+
+func calls(span sdktrace.ReadOnlySpan) bool {
+	return span.SpanKind() == trace.SpanKindClient || span.SpanKind() == trace.SpanKindProducer
+}
+
+// isSegment says whether a span becomes a segment under its own ID.
+func isSegment(span sdktrace.ReadOnlySpan) bool {
+	serves := span.SpanKind() == trace.SpanKindServer || span.SpanKind() == trace.SpanKindConsumer
+	return !calls(span) && (serves || isFirst(span))
 }
 
 // makeSegment gives a document what only segments have.

@@ -12,8 +12,10 @@
 // HTTP, SQL, AWS, user and RPC attributes of OpenTelemetry's semantic conventions become the fields that X-Ray has for them. Of
 // addresses, the query and the password are left out. Of the others, those that the setting annotations names, or whose
 // key begins with "annotation.", are annotations, by which X-Ray finds traces; the rest, and the events, are metadata, which it
-// shows. Exceptions of the span, or the words of its status, are the cause. Links are dropped, and segments are sent when
-// they have ended: X-Ray does not see what is in progress.
+// shows. Exceptions of the span, or the words of its status, are the cause. Links are dropped.
+//
+// Segments are sent when they have ended. One that takes longer than 10 seconds, such as that of a stream, is also sent then,
+// as one in progress, so that X-Ray shows it, and what was called for it, before the end.
 //
 // A document larger than a datagram (64 KB) is cut: long metadata first, then all metadata, stacks, annotations. It says so
 // in its metadata, and is counted.
@@ -121,7 +123,7 @@ func Open(env *plugin.Env, c Config) (*Tracer, error) {
 	c.Origin = cmp.Or(c.Origin, origins[of.text("cloud.platform")])
 	s := newSampler(c, request{service: cleanName(c.Name), kind: c.Origin, resource: of.text("cloud.resource_id")})
 	t := &Tracer{sender: newSender(daemon.udp, c)}
-	t.Tracer, err = otelsdk.New(env, otelsdk.Options{Exporter: t.sender, Sampler: s, IDs: ids{}, Batching: c.Batching})
+	t.Tracer, err = otelsdk.New(env, otelsdk.Options{Exporter: t.sender, Sampler: s, IDs: ids{}, Batching: c.Batching, Around: reportProgress})
 	if err != nil {
 		return nil, err
 	}
