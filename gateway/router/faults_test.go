@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -273,6 +274,34 @@ func TestBreaker(t *testing.T) {
 	require.Equal(t, 1.0, testutil.ToFloat64(f.router.metrics.ejections.WithLabelValues("shop", "failures")))
 	require.Contains(t, f.log.String(), "the server fails")
 	require.Contains(t, f.log.String(), "the server answers again")
+}
+
+// TestClientsOpenNoCircuit: a server is not left out for what its clients do.
+func TestClientsOpenNoCircuit(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, "up")
+	})
+	f := start(t, "upstreams: {shop: {url: '"+up.URL+"', breaker: {failures: 1, open: 1h}}}\n"+
+		"routes: [{name: all, idle_timeout: 100ms, max_body: 100B, to: {upstream: shop}}]")
+	for o, do := range map[outcome]func(net.Conn){
+		clientGone: func(c net.Conn) { c.Close() },
+		clientSlow: func(net.Conn) {},
+		tooLarge:   func(c net.Conn) { fmt.Fprintf(c, "c8\r\n%s\r\n", strings.Repeat("x", 200)) },
+	} {
+		t.Run(string(o), func(t *testing.T) {
+			c := dial(t, f.Server)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+			require.NoError(t, err)
+			do(c)
+			eventually(t, "it is counted", func() bool { return f.counted("all", "shop", o) == 1 })
+			res, body := f.get(t, "/")
+			require.Equal(t, "200 up", fmt.Sprint(res.StatusCode, " ", body))
+		})
+	}
+	require.Zero(t, f.router.table.Load().routes[0].targets[0].pool.states()["failing"])
 }
 
 // TestHealth leaves out a server whose checks fail; if all fail, they are asked all the same.

@@ -29,6 +29,11 @@ const (
 	broken         outcome = "upstream_broken" // in the middle of an answer
 )
 
+// ofClient says that it is the client's fault, of which no server is the worse.
+func (o outcome) ofClient() bool {
+	return o == clientGone || o == clientSlow || o == tooLarge || o == badRequest
+}
+
 // problem is what the client is told. Where upstreams are, and what they said, is for the log.
 func (o outcome) problem(rt *route) *gateway.Problem {
 	switch o {
@@ -129,8 +134,7 @@ func (m *metrics) counters() []*prometheus.CounterVec {
 // strangers can cause alone is bounded for all upstreams together.
 func (m *Router) logFailure(x *exchange, err error) {
 	told := &x.pool.told
-	switch x.outcome {
-	case clientGone, clientSlow, tooLarge, badRequest:
+	if x.outcome.ofClient() {
 		told = &m.told
 	}
 	told.of(x.outcome).Warn(m.log, "a request was not answered, or not to the end", "why", string(x.outcome), "route", x.route.name,

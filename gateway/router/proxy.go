@@ -372,7 +372,7 @@ func (x *exchange) verdict(res *http.Response, err error) error {
 		return errors.New(res.Status)
 	case err == nil:
 		return nil
-	case x.blame(err) == clientGone, x.blame(err) == tooLarge, x.blame(err) == clientSlow, x.blame(err) == badRequest:
+	case x.blame(err).ofClient():
 		return errNotTheServer
 	}
 	return err
