@@ -1,13 +1,11 @@
 package httpd
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/plugmicro/micro/broker"
 	"github.com/plugmicro/micro/client"
@@ -32,50 +30,6 @@ type backend struct {
 	calls     *rpc.Handler
 	page      *page.Page
 	tracer    tracer.Tracer // nil: nothing is traced
-}
-
-// Start opens the middlewares that are chosen, and what leads to the services, listens and serves. ctx bounds the starting
-// only. After an error nothing is left running but what host opened, which is host's to close. A nil log means slog.Default.
-func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger) (*Gateway, error) {
-	if log == nil {
-		log = slog.Default()
-	}
-	who, err := newResolver(s, log)
-	if err != nil {
-		return nil, err
-	}
-	middlewares, err := plugin.OpenAll[gateway.Middleware](host)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkOrder(middlewares, host.Settings()); err != nil {
-		return nil, err
-	}
-	b, err := newBackend(host, s, log)
-	if err != nil {
-		return nil, err
-	}
-	g := &Gateway{settings: s, log: log, who: who, metrics: newMetrics(), backend: b, failed: make(chan error, 1)}
-	g.chain = chainOf(middlewares, b)
-	if err := g.register(middlewares); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	config, manager, err := g.open(registry.OneMachine(b.registry))
-	if err != nil {
-		g.closeListeners()
-		return nil, errors.Join(err, b.Close())
-	}
-	if config != nil && manager == nil {
-		g.metrics.watchCertificate(config)
-	}
-	g.metrics.watchTracer(b.tracer)
-	patient, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	_ = b.directory.Await(patient) // the gateway says itself that it is not ready
-	g.serve(config, manager)
-	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
-	g.warnOfAdmin()
-	return g, nil
 }
 
 func newBackend(host *plugin.Host, s Settings, log *slog.Logger) (*backend, error) {
@@ -127,9 +81,6 @@ func (b *backend) ready() error {
 	}
 	return nil
 }
-
-// patience is how long clients wait in the backlog at first, rather than being told that nothing is known of any service.
-const patience = 2 * time.Second
 
 // ServeHTTP is the end of the chain. What is here of the gateway itself is behind the middlewares, so that they decide who
 // may see it.

@@ -30,13 +30,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/crypto/acme/autocert"
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/clientip"
 	"github.com/plugmicro/micro/internal/loglimit"
 	"github.com/plugmicro/micro/plugin"
+	"github.com/plugmicro/micro/registry"
 )
 
 // Gateway is one that runs.
@@ -57,6 +57,53 @@ type Gateway struct {
 	hijackers tracker
 	failed    chan error
 	unknown   loglimit.Limit // clients
+}
+
+// patience is how long clients wait in the backlog at first, rather than being told that nothing is known of any service.
+const patience = 2 * time.Second
+
+// Start opens the middlewares that are chosen, and what leads to the services, listens and serves. ctx bounds the starting
+// only. After an error nothing is left running but what host opened, which is host's to close. A nil log means slog.Default.
+func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger) (*Gateway, error) {
+	if log == nil {
+		log = slog.Default()
+	}
+	who, err := newResolver(s, log)
+	if err != nil {
+		return nil, err
+	}
+	middlewares, err := plugin.OpenAll[gateway.Middleware](host)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkOrder(middlewares, host.Settings()); err != nil {
+		return nil, err
+	}
+	b, err := newBackend(host, s, log)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{settings: s, log: log, who: who, metrics: newMetrics(), backend: b, failed: make(chan error, 1)}
+	g.chain = chainOf(middlewares, b)
+	if err := g.register(middlewares); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	config, manager, err := g.open(registry.OneMachine(b.registry))
+	if err != nil {
+		g.closeListeners()
+		return nil, errors.Join(err, b.Close())
+	}
+	if config != nil && manager == nil {
+		g.metrics.watchCertificate(config)
+	}
+	g.metrics.watchTracer(b.tracer)
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_ = b.directory.Await(patient) // the gateway says itself that it is not ready
+	g.serve(config, manager)
+	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
+	g.warnOfAdmin()
+	return g, nil
 }
 
 // Addr is where the gateway listens.
@@ -183,133 +230,6 @@ func (g *Gateway) closeListeners() {
 			l.Close()
 		}
 	}
-}
-
-// cutShare is which part of DrainTimeout those have to end who are told that it is over.
-const cutShare = 10
-
-// Stop stops the gateway: /readyz says no; for StopDelay all goes on, but for connections, which end with their answer; no more
-// connections are taken; requests that run may finish, and streams go on, until DrainTimeout is nearly over, when their
-// contexts end; what is still there at the end of it, or of ctx, is cut off, which is an error. It does not close the
-// plugins, which are the Host's.
-func (g *Gateway) Stop(ctx context.Context) error {
-	if g.stopping.Swap(true) {
-		return nil
-	}
-	g.log.Info("stopping: requests that run may finish", "limit", g.settings.DrainTimeout)
-	limit := time.Now().Add(g.settings.DrainTimeout)
-	ctx, cancel := context.WithDeadline(ctx, limit)
-	defer cancel()
-	wait(ctx, g.settings.StopDelay)
-	g.backend.page.Close()
-	nearly, cancel := context.WithDeadline(ctx, limit.Add(-g.settings.DrainTimeout/cutShare))
-	defer cancel()
-	err := g.drain(nearly)
-	if err != nil {
-		g.tell(ctx)
-		err = g.drain(ctx)
-	}
-	g.cut(errDrained)
-	err = errors.Join(err, shutDown(ctx, g.admin))
-	if err != nil {
-		for _, s := range []*http.Server{g.redirect, g.public, g.admin} {
-			if s != nil {
-				s.Close()
-			}
-		}
-		err = fmt.Errorf("stop: requests were cut off when %s had passed, which is the drain-timeout", g.settings.DrainTimeout)
-	}
-	err = errors.Join(err, g.backend.Close())
-	if err == nil {
-		g.log.Info("stopped")
-	}
-	return err
-}
-
-// drain takes no more connections and waits for the requests that run.
-func (g *Gateway) drain(ctx context.Context) error {
-	return errors.Join(shutDown(ctx, g.redirect), shutDown(ctx, g.public), g.hijackers.wait(ctx))
-}
-
-// tell has those end that are still there: streams in a way that their clients can tell from a failure, then all.
-func (g *Gateway) tell(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, g.settings.DrainTimeout/cutShare/2)
-	defer cancel()
-	_ = g.backend.calls.Shutdown(ctx)
-	g.cut(errDrained)
-}
-
-func shutDown(ctx context.Context, s *http.Server) error {
-	if s == nil {
-		return nil
-	}
-	return s.Shutdown(ctx)
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-// register has the middlewares' counters collected.
-func (g *Gateway) register(chain []gateway.Middleware) error {
-	for _, m := range chain {
-		if c, ok := m.(prometheus.Collector); ok {
-			if err := g.metrics.registry.Register(c); err != nil {
-				return fmt.Errorf("the metrics of middleware %T: %w", m, err)
-			}
-		}
-	}
-	return nil
-}
-
-// checkOrder finds a middleware that requests get past, because the one before it answers them. The settings say under
-// which names they were chosen, and where.
-func checkOrder(chain []gateway.Middleware, settings *plugin.Settings) error {
-	names := settings.Chosen(gateway.Plugins.Name())
-	if len(names) != len(chain) { // the program passes in its own
-		names = names[:0]
-		for _, m := range chain {
-			names = append(names, fmt.Sprintf("%T", m))
-		}
-	}
-	var guards, last []string
-	var wrong error
-	for i, m := range chain {
-		if _, ok := m.(gateway.Last); ok {
-			last = append(last, names[i])
-			continue
-		}
-		if len(last) > 0 && wrong == nil {
-			wrong = fmt.Errorf("%s answers requests itself, which then get past %s, because that comes after it", last[0], names[i])
-		}
-		guards = append(guards, names[i])
-	}
-	if wrong == nil {
-		return nil
-	}
-	return fmt.Errorf("gateway-middleware: %w (%s): write --gateway-middleware=%s", wrong, originOf(settings, "gateway-middleware"),
-		strings.Join(append(guards, last...), ","))
-}
-
-// originOf says where a setting came from.
-func originOf(settings *plugin.Settings, key string) string {
-	for _, s := range settings.All() {
-		if s.Key == key {
-			return s.Origin
-		}
-	}
-	return "code"
-}
-
-// chainOf puts the middlewares before the end: the first one is the outermost.
-func chainOf(all []gateway.Middleware, end http.Handler) http.Handler {
-	for i := len(all) - 1; i >= 0; i-- {
-		end = all[i].Handler(end)
-	}
-	return end
 }
 
 func newResolver(s Settings, log *slog.Logger) (*clientip.Resolver, error) {

@@ -1,23 +1,16 @@
 package httpd
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/crypto/acme"
-	"golang.org/x/crypto/acme/autocert"
-
-	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/internal/loglimit"
 )
 
@@ -134,119 +127,4 @@ func (c *conn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
-}
-
-// tlsConfig makes what the listener uses; nil is no TLS. The manager is there if certificates come by ACME.
-func (s *Settings) tlsConfig() (*tls.Config, *autocert.Manager, error) {
-	if len(s.ACME.Hosts) == 0 {
-		config, err := s.TLS.Server()
-		if config != nil && s.TLSMutual {
-			config.ClientAuth = tls.RequireAndVerifyClientCert
-		}
-		return config, nil, err
-	}
-	m, err := s.ACME.manager()
-	if err != nil {
-		return nil, nil, err
-	}
-	config := m.TLSConfig()
-	config.MinVersion = tls.VersionTLS12
-	if s.TLS.CA != "" {
-		if config.ClientCAs, err = authorities(s.TLS.CA); err != nil {
-			return nil, nil, fmt.Errorf("tls-ca: %w", err)
-		}
-		config.ClientAuth = tls.VerifyClientCertIfGiven
-		if s.TLSMutual {
-			config.ClientAuth = tls.RequireAndVerifyClientCert
-		}
-		challenge := config.Clone() // the authority that asks has no certificate of ours
-		challenge.ClientAuth = tls.NoClientCert
-		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acme.ALPNProto {
-				return challenge, nil
-			}
-			return nil, nil
-		}
-	}
-	return config, m, nil
-}
-
-func (a ACME) manager() (*autocert.Manager, error) {
-	folder, err := a.cacheFolder()
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("acme-cache: %w", err)
-	}
-	client := &acme.Client{DirectoryURL: a.Directory, UserAgent: "micro-gateway"}
-	if a.CA != "" {
-		pool, err := authorities(a.CA)
-		if err != nil {
-			return nil, fmt.Errorf("acme-ca: %w", err)
-		}
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
-		client.HTTPClient = &http.Client{Transport: transport, Timeout: time.Minute}
-	}
-	return &autocert.Manager{
-		Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(folder), HostPolicy: autocert.HostWhitelist(a.Hosts...),
-		Email: a.Email, Client: client,
-	}, nil
-}
-
-func authorities(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s: there is no certificate in PEM in it", file)
-	}
-	return pool, nil
-}
-
-// fetch gets the certificates before the first client asks, so that it need not wait, and what is wrong is in the log.
-func fetch(m *autocert.Manager, hosts []string, log *slog.Logger) {
-	for _, host := range hosts {
-		host = strings.ToLower(host)
-		hello := &tls.ClientHelloInfo{
-			ServerName: host, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256},
-			SignatureSchemes: []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256}, SupportedCurves: []tls.CurveID{tls.CurveP256},
-		}
-		cert, err := m.GetCertificate(hello)
-		if err != nil {
-			log.Warn("no certificate: it is asked for again when a client comes", "host", host, "error", err)
-			continue
-		}
-		log.Info("the certificate is there", "host", host, "until", cert.Leaf.NotAfter)
-	}
-}
-
-// redirect sends clients to https, and lets m, if it is there, answer the authority.
-func redirect(port string, m *autocert.Manager) http.Handler {
-	var next http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		switch {
-		case port != "443":
-			host = net.JoinHostPort(host, port)
-		case strings.Contains(host, ":"):
-			host = "[" + host + "]"
-		}
-		w.Header().Set("Connection", "close")
-		http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), http.StatusPermanentRedirect)
-	})
-	if m != nil {
-		next = m.HTTPHandler(next)
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, err := gateway.Prepare(r)
-		if err != nil {
-			gateway.Fail(w, r, err)
-			return
-		}
-		r.Host = host // without its port
-		next.ServeHTTP(w, r)
-	})
 }

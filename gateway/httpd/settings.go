@@ -1,13 +1,10 @@
 package httpd
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -168,13 +165,4 @@ func checkAddress(a string) error {
 		return fmt.Errorf("there is no port %q", port)
 	}
 	return nil
-}
-
-// cacheFolder is where ACME keeps what it got.
-func (a ACME) cacheFolder() (string, error) {
-	dir, err := os.UserCacheDir()
-	if a.Cache == "" && err != nil {
-		return "", fmt.Errorf("acme-cache: there is no folder to keep certificates in: set it: %w", err)
-	}
-	return cmp.Or(a.Cache, filepath.Join(dir, "micro", "acme")), nil
 }
