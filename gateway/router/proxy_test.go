@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -397,7 +398,39 @@ func TestHalfClose(t *testing.T) {
 	require.Equal(t, "that", <-heard)
 }
 
-// TestIdleTunnel ends a WebSocket on which nothing moves, and leaves one alone on which something does.
+// TestTunnelIsIdle only if nothing moves, in either direction, for the whole time.
+func TestTunnelIsIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		defer ours.Close()
+		const idle = time.Minute
+		x := &exchange{route: &route{idle: idle}, cancel: cancel}
+		x.timer = time.AfterFunc(time.Hour, x.expire)
+		x.wait(errStalled, idle, true)
+		body := &tunnelBody{ReadWriteCloser: ours, x: x}
+		for i := range 10 {
+			time.Sleep(idle - 1)
+			move, other := body.Write, theirs.Read
+			if i%2 == 1 {
+				move, other = body.Read, theirs.Write
+			}
+			go func() { _, _ = other([]byte("x")) }()
+			_, err := move([]byte("x"))
+			require.NoError(t, err)
+			require.NoError(t, ctx.Err())
+		}
+		time.Sleep(idle - 1)
+		require.NoError(t, ctx.Err())
+		time.Sleep(1)
+		synctest.Wait()
+		require.ErrorIs(t, context.Cause(ctx), errStalled)
+	})
+}
+
+// TestIdleTunnel ends a WebSocket on which nothing moves.
 func TestIdleTunnel(t *testing.T) {
 	gone := make(chan struct{}, 1)
 	up := tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
@@ -406,13 +439,11 @@ func TestIdleTunnel(t *testing.T) {
 	})
 	f := start(t, to(up.URL, "idle_timeout: 300ms"))
 	c, br := openTunnel(t, f)
-	for begin := time.Now(); time.Since(begin) < 700*time.Millisecond; {
-		_, err := c.Write([]byte("x"))
-		require.NoError(t, err)
-		_, err = br.ReadByte()
-		require.NoError(t, err)
-	}
-	_, err := br.ReadByte()
+	_, err := c.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = br.ReadByte()
+	require.NoError(t, err)
+	_, err = br.ReadByte()
 	require.Error(t, err)
 	<-gone
 	eventually(t, "it is counted", func() bool { return f.counted("all", hostOf(up), stalled) == 1 })
