@@ -194,6 +194,23 @@ func TestPanicsAreErrors(t *testing.T) {
 	require.Equal(t, 2, n.N)
 }
 
+// TestErrorsWithoutACodeAreLogged: their callers may not be told what is in them.
+func TestErrorsWithoutACodeAreLogged(t *testing.T) {
+	fails := func(_ context.Context, n *Number) (*Number, error) {
+		if n.N == 0 {
+			return nil, status.Errorf(status.NotFound, "no such number")
+		}
+		return nil, errors.New("disk full")
+	}
+	r := serve(t, nil, server.Options{}, func(s *server.Server) error { return server.Func(s, "Fails", fails) })
+	_, err := call[Number](t, r, "Fails", &Number{})
+	require.EqualError(t, err, "NotFound: no such number")
+	require.NotContains(t, r.log.String(), "handler failed")
+	_, err = call[Number](t, r, "Fails", &Number{1})
+	require.EqualError(t, err, "Unknown: disk full")
+	require.Contains(t, r.log.String(), `msg="handler failed" endpoint=Fails error="disk full"`)
+}
+
 func TestMiddleware(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string

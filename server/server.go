@@ -62,6 +62,7 @@ type Server struct {
 	base    context.Context
 	stop    context.CancelFunc
 	refused loglimit.Limit // peers that are none, or misbehave
+	failed  loglimit.Limit // handlers, with errors that have no code
 
 	mu         sync.Mutex
 	endpoints  map[string]*endpoint // not changed any more once serving
@@ -356,6 +357,9 @@ func (h handler) Serve(c *mux.Call) {
 	}()
 	rsp, err := h.run(e, c)
 	if err != nil {
+		if status.CodeOf(err) == status.Unknown { // nobody thought of who would read it: strangers may not be told
+			h.failed.Warn(h.log, "handler failed", "endpoint", e.name, "error", err)
+		}
 		c.Fail(err)
 		return
 	}

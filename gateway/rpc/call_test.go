@@ -327,8 +327,9 @@ func TestTimeOfARouteIsNotAStreams(t *testing.T) {
 	for _, header := range [][]string{{"Accept: text/event-stream"}, {"Accept: text/event-stream", "X-Request-Timeout: 1m"}} {
 		in := bufio.NewReader(w.open("GET", "/x?zip=1&city=wait", nil, header...).Body)
 		require.Equal(t, `data: {"zip":1}`, line(t, in))
-		for start := time.Now(); time.Since(start) < 4*timeout; {
-			require.Contains(t, []string{"", ":"}, line(t, in))
+		for range 4 * timeout / beat {
+			require.Equal(t, "", line(t, in))
+			require.Equal(t, ":", line(t, in))
 		}
 	}
 }
@@ -350,9 +351,11 @@ func TestErrorsOfEndpoints(t *testing.T) {
 		12: 501, 13: 500, 14: 503, 15: 500, 16: 401, -1: 500} {
 		p := w.problem(w.do("POST", "/greeter/fail", fmt.Sprintf(`{"zip":%d}`, code), jsonType))
 		require.Equal(t, want, p.Status, code)
-		if code > 0 {
-			require.Equal(t, "as you say", p.Detail)
+		detail := "as you say"
+		if code == 2 || code == -1 { // the text of an error without a code was not made for strangers
+			detail = "service greeter failed: its log says more"
 		}
+		require.Equal(t, detail, p.Detail)
 	}
 }
 
@@ -461,13 +464,6 @@ func TestSlowBody(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), "the body did not come in time")
 	require.True(t, rsp.Close)
-
-	release := w.held()
-	got := make(chan answer, 1)
-	go func() { got <- w.do("POST", "/greeter/hello", `{}`, jsonType) }()
-	require.Eventually(t, func() bool { return w.greeter.calls.Load() == 1 }, soon, time.Millisecond)
-	time.AfterFunc(150*time.Millisecond, release)
-	require.Equal(t, 200, (<-got).status, "the limit is the body's, not the call's")
 }
 
 func TestClientGone(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"github.com/plugmicro/micro/transport"
 )
 
-// why is what a client of the gateway is told of a call or a stream that failed. What the endpoint answered it hears as
-// it is; of what failed on the way the log has the details, with addresses.
+// why is what a client of the gateway is told of a call or a stream that failed. What the endpoint answered with a
+// code it hears as it is; an error without one was made for the log of the service, which has it. Of what failed on the way the
+// log of the gateway has the details, with addresses.
 func (h *Handler) why(ctx context.Context, t *target, err error) error {
 	var failure *client.Failure
 	failed := errors.As(err, &failure)
@@ -27,6 +28,9 @@ func (h *Handler) why(ctx context.Context, t *target, err error) error {
 			"the gateway stops, and service %s was not done with its answer: what was asked may have been done", t.service)
 	}
 	if !failed {
+		if status.CodeOf(err) == status.Unknown {
+			return status.Errorf(status.Unknown, "service %s failed: its log says more", t.service)
+		}
 		return err
 	}
 	p := problemOf(t, failure)
