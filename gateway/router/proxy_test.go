@@ -19,11 +19,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/plugmicro/micro/gateway"
@@ -553,6 +555,47 @@ func TestHTTPS(t *testing.T) {
 	require.Equal(t, http.StatusBadGateway, res.StatusCode)
 	require.NotContains(t, body, "127.0.0.1", "strangers are not told where upstreams are")
 	require.Contains(t, stranger.log.String(), "certificate")
+}
+
+// TestConnectionsToHTTPSAreKept, all that were used at once: with net/http's own limit of 2 for a host nearly each request
+// would pay for a handshake.
+func TestConnectionsToHTTPSAreKept(t *testing.T) {
+	const atOnce = 40
+	var connections atomic.Int32
+	var arrived sync.WaitGroup
+	ours := testcert.New(t)
+	config, err := ours.TLS().Server()
+	require.NoError(t, err)
+	cert, err := config.GetCertificate(nil)
+	require.NoError(t, err)
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived.Done()
+		arrived.Wait()
+		fmt.Fprint(w, r.Proto)
+	}))
+	up.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{"http/1.1"}}
+	up.Config.ErrorLog = silent
+	up.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	up.StartTLS()
+	t.Cleanup(up.Close)
+	f := start(t, to(up.URL), func(s *settings) { s.TLS = plugin.TLS{CA: ours.File} })
+	for range 3 {
+		arrived.Add(atOnce)
+		var round sync.WaitGroup
+		for range atOnce {
+			round.Go(func() {
+				text, err := f.fetch("GET", "/", nil)
+				assert.NoError(t, err)
+				assert.Equal(t, "HTTP/1.1", text)
+			})
+		}
+		round.Wait()
+		require.EqualValues(t, atOnce, connections.Load())
+	}
 }
 
 func TestOverHTTP2(t *testing.T) {
