@@ -53,6 +53,7 @@ package router
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -60,6 +61,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/gateway/directory"
@@ -113,6 +116,12 @@ type Router struct {
 
 	told limits // what clients did
 }
+
+var (
+	_ gateway.Last         = (*Router)(nil)
+	_ prometheus.Collector = (*Router)(nil)
+	_ io.Closer            = (*Router)(nil)
+)
 
 // table is what one reading of the file gave. Requests keep the one they began with.
 type table struct {
@@ -275,6 +284,9 @@ func (m *Router) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return m.plain.RoundTrip(r)
 }
+
+// EndsChain implements gateway.Last: a request that a route takes is answered here.
+func (m *Router) EndsChain() {}
 
 // Handler implements gateway.Middleware.
 func (m *Router) Handler(next http.Handler) http.Handler {
