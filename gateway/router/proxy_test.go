@@ -426,7 +426,7 @@ func TestTunnelIsIdle(t *testing.T) {
 		}
 		time.Sleep(idle - 1)
 		require.NoError(t, ctx.Err())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.ErrorIs(t, context.Cause(ctx), errStalled)
 	})
