@@ -29,6 +29,7 @@ type bubble struct {
 	clients map[string]*http.Client // by protocol
 	dialled chan net.Conn
 	closed  chan struct{}
+	slow    time.Duration // how long the services take for a call
 }
 
 // inBubble runs f, for which a minute takes no time. A nil h is services, of which there is Numbers: its streams, and calls that
@@ -86,6 +87,7 @@ func (b *bubble) services(args []string) http.Handler {
 			if r.Stream {
 				return next(ctx, r)
 			}
+			time.Sleep(b.slow)
 			*r.Reply.(*codec.Raw) = slices.Clone(*r.Body.(*codec.Raw)) // calls reuse channels, which no other bubble may have made
 			return nil
 		}
@@ -228,6 +230,50 @@ func TestBodyThatIsReadLate(t *testing.T) {
 			inBubble(t, late, func(t *testing.T, b *bubble) {
 				a, _ := b.send(protocol, http.MethodPost, "/x", strings.NewReader("abcdef"))
 				require.Equal(t, "abcdef", a.body)
+			})
+		})
+	}
+}
+
+// TestLongAnswers take longer than a client may be silent: it has nothing to send, and is not gone.
+func TestLongAnswers(t *testing.T) {
+	inParts := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		for range 3 {
+			time.Sleep(3 * silent)
+			require.NoError(t, r.Context().Err())
+			_, err := io.WriteString(w, "x"+string(body))
+			require.NoError(t, err)
+			require.NoError(t, http.NewResponseController(w).Flush())
+		}
+	})
+	for _, protocol := range protocols {
+		for name, c := range map[string]struct {
+			method string
+			body   io.Reader
+			want   string
+		}{
+			"no body":       {http.MethodGet, nil, "xxx"},
+			"a body":        {http.MethodPost, strings.NewReader("y"), "xyxyxy"},
+			"in chunks":     {http.MethodPost, &dripping{0, []string{"y"}}, "xyxyxy"},
+			"an empty body": {http.MethodPost, nil, "xxx"},
+		} {
+			t.Run(name+" "+protocol, func(t *testing.T) {
+				inBubble(t, inParts, func(t *testing.T, b *bubble) {
+					a, took := b.send(protocol, c.method, "/x", c.body)
+					require.Equal(t, http.StatusOK, a.status)
+					require.Equal(t, c.want, a.body)
+					require.Equal(t, 9*silent, took)
+				})
+			})
+		}
+		t.Run("of a service "+protocol, func(t *testing.T) {
+			inBubble(t, nil, func(t *testing.T, b *bubble) {
+				b.slow = 3 * silent
+				a, took := b.send(protocol, http.MethodPost, "/numbers/double", strings.NewReader(`{"value":1}`))
+				require.Equal(t, http.StatusOK, a.status, a.body)
+				require.Equal(t, 3*silent, took)
 			})
 		})
 	}

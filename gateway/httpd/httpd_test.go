@@ -149,18 +149,7 @@ func (r *running) eventually(what string, f func() bool) {
 
 func (r *running) eventuallyLogs(text string) {
 	r.t.Helper()
-	if !waitFor(func() bool { return strings.Contains(r.logs.String(), text) }) {
-		require.Fail(r.t, "not logged: "+text, r.logs.String())
-	}
-}
-
-func waitFor(f func() bool) bool {
-	for limit := time.Now().Add(soon); time.Now().Before(limit); <-time.After(2 * time.Millisecond) {
-		if f() {
-			return true
-		}
-	}
-	return false
+	require.Eventually(r.t, func() bool { return strings.Contains(r.logs.String(), text) }, soon, 2*time.Millisecond, "not logged: %s\n%s", text, r.logs)
 }
 
 // raw sends bytes as they are, and returns the connection.

@@ -121,8 +121,8 @@ func (s *Settings) checkTLS() (errs []error) {
 		wrong("TLS is on, by tls-enable or another of its options, and needs a certificate: set tls-cert and tls-key, or acme-hosts")
 	case s.TLS.ServerName != "" || s.TLS.Insecure:
 		wrong("tls-server-name and tls-insecure are for clients: remove them")
-	case s.TLSMutual && s.TLS.CA == "":
-		wrong("tls-mutual needs tls-ca, the authorities of the clients' certificates")
+	case s.TLSMutual != (s.TLS.CA != ""):
+		wrong("tls-mutual and tls-ca go together: set both to take only clients with a certificate of these authorities, or neither")
 	case s.RedirectAddress != "" && !acme && !s.TLS.Enabled():
 		wrong("redirect-address leads to https, but there is no TLS: set tls-cert and tls-key, or acme-hosts")
 	}
