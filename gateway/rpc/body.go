@@ -126,18 +126,18 @@ func accepts(header http.Header, name string) bool {
 		return true
 	}
 	group, _, _ := strings.Cut(name, "/")
-	any, best := false, -1
+	takes, best := false, -1
 	for _, line := range list {
 		for one := range strings.SplitSeq(line, ",") {
 			one, params, _ := strings.Cut(one, ";")
 			one = strings.ToLower(strings.TrimSpace(one))
 			specific := slices.Index([]string{"*/*", group + "/*", name}, one)
 			if specific > best {
-				any, best = !isZero(params), specific
+				takes, best = !isZero(params), specific
 			}
 		}
 	}
-	return any
+	return takes
 }
 
 // isZero says whether the parameters of a range in Accept have a q of 0.

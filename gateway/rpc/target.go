@@ -118,8 +118,8 @@ func (h *Handler) named(service, endpoint string) (*target, error) {
 // IsPublic says whether paths and /v1/rpc reach a service, as Options.Services has it.
 func (h *Handler) IsPublic(service string) bool {
 	return slices.ContainsFunc(h.opts.Services, func(pattern string) bool {
-		beginning, any := strings.CutSuffix(pattern, "*")
-		return any && strings.HasPrefix(service, beginning) || pattern == service
+		beginning, open := strings.CutSuffix(pattern, "*")
+		return open && strings.HasPrefix(service, beginning) || pattern == service
 	})
 }
 
