@@ -87,7 +87,11 @@ func (b *bubble) services(args []string) http.Handler {
 			if r.Stream {
 				return next(ctx, r)
 			}
-			time.Sleep(b.slow)
+			select {
+			case <-time.After(b.slow):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			*r.Reply.(*codec.Raw) = slices.Clone(*r.Body.(*codec.Raw)) // calls reuse channels, which no other bubble may have made
 			return nil
 		}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/plugmicro/micro/codec"
 	"github.com/plugmicro/micro/gateway"
@@ -189,7 +188,6 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buf []byte) (
 		}
 		return buf, h.whyUnread(r, err)
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // from here on it would end the request
 	return buf, nil
 }
 
