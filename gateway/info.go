@@ -26,6 +26,10 @@ type Info struct {
 	Target *Target           // what is called; nil: what the path says
 	Params map[string]string // of the path, as a route named them; fields of the request, if there is a Target
 
+	// StreamError is how a stream ended that failed after its answer had begun, when the status was said already. Whoever
+	// writes streams sets it, for logs, metrics and traces.
+	StreamError *Problem
+
 	metadata map[string]string
 	guards   []func(service, endpoint string) error
 }

@@ -205,7 +205,14 @@ func (g *Gateway) record(x *exchange, r *http.Request, o outcome) {
 	if o.gone {
 		g.metrics.clientGone.Inc()
 	}
-	x.span.End(o.status, o.sent, nil)
+	var failed error
+	if p := x.info.StreamError; p != nil {
+		g.metrics.streamErrors.WithLabelValues(p.Code).Inc()
+		if p.Status >= 500 {
+			failed = p
+		}
+	}
+	x.span.End(o.status, o.sent, failed)
 	g.metrics.observe(label{route, methodLabel(r.Method), statusLabel(o.status)}, o.took)
 	if g.settings.AccessLog && (route != "healthz" && route != "readyz" || o.status != http.StatusOK) {
 		g.logAccess(x, r, o)
@@ -250,14 +257,17 @@ func (g *Gateway) logAccess(x *exchange, r *http.Request, o outcome) {
 		slog.String("method", methodShown(r.Method)), slog.String("host", x.info.Host), slog.String("path", shown(r.URL.Path)),
 		slog.Int("status", o.status), slog.Duration("took", o.took), slog.Int64("received", o.received), slog.Int64("sent", o.sent),
 		slog.String("client", client), slog.String("route", x.info.Route), slog.String("request_id", x.info.ID),
-		{}, {}, // room for two more
+		{}, {}, {}, // room for three more
 	}
-	list := attrs[:len(attrs)-2]
+	list := attrs[:len(attrs)-3]
 	if id := x.span.TraceID(); id != "" {
 		list = append(list, slog.String("trace_id", id))
 	}
 	if o.gone {
 		list = append(list, slog.Bool("client_gone", true))
+	}
+	if p := x.info.StreamError; p != nil {
+		list = append(list, slog.String("stream_error", p.Code))
 	}
 	g.log.LogAttrs(r.Context(), slog.LevelInfo, "request", list...)
 }

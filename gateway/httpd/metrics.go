@@ -20,16 +20,18 @@ const maxSeries = 2_000
 
 // metrics are what the gateway counts, on a registry of its own.
 type metrics struct {
-	registry    *prometheus.Registry
-	requests    *prometheus.CounterVec
-	duration    *prometheus.HistogramVec
-	inFlight    prometheus.Gauge
-	received    prometheus.Counter
-	sent        prometheus.Counter
-	clientGone  prometheus.Counter
-	panics      prometheus.Counter
-	connections prometheus.Gauge
-	waited      prometheus.Counter
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	inFlight   prometheus.Gauge
+	received   prometheus.Counter
+	sent       prometheus.Counter
+	clientGone prometheus.Counter
+	panics     prometheus.Counter
+
+	streamErrors *prometheus.CounterVec
+	connections  prometheus.Gauge
+	waited       prometheus.Counter
 
 	mu     sync.Mutex // held while series is replaced
 	series atomic.Pointer[map[label]*series]
@@ -63,16 +65,19 @@ func newMetrics() *metrics {
 			Name: "micro_gateway_request_duration_seconds", Help: "Time from the head of a request to the end of its answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route"}),
-		inFlight:    gauge("requests_in_flight", "Requests that are being answered, streams included."),
-		received:    counter("received_bytes_total", "Bytes of bodies that came from clients."),
-		sent:        counter("sent_bytes_total", "Bytes of bodies that went to clients."),
-		clientGone:  counter("client_gone_total", "Requests whose client went away before it had the whole answer."),
-		panics:      counter("panics_total", "Requests that ended in a panic."),
+		inFlight:   gauge("requests_in_flight", "Requests that are being answered, streams included."),
+		received:   counter("received_bytes_total", "Bytes of bodies that came from clients."),
+		sent:       counter("sent_bytes_total", "Bytes of bodies that went to clients."),
+		clientGone: counter("client_gone_total", "Requests whose client went away before it had the whole answer."),
+		panics:     counter("panics_total", "Requests that ended in a panic."),
+		streamErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "micro_gateway_stream_errors_total", Help: "Streams that failed after their answer had begun, which has code 200 then, or 101.",
+		}, []string{"code"}),
 		connections: gauge("connections", "Connections of clients."),
 		waited:      counter("connection_limit_total", "Times that connections had to wait because there were too many."),
 	}
 	m.series.Store(&map[label]*series{})
-	m.registry.MustRegister(m.requests, m.duration, m.inFlight, m.received, m.sent, m.clientGone, m.panics, m.connections, m.waited,
+	m.registry.MustRegister(m.requests, m.duration, m.inFlight, m.received, m.sent, m.clientGone, m.panics, m.streamErrors, m.connections, m.waited,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

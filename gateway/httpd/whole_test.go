@@ -3,6 +3,7 @@ package httpd
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/plugmicro/micro"
 	"github.com/plugmicro/micro/server"
+	"github.com/plugmicro/micro/status"
 )
 
 type number struct {
@@ -47,6 +49,14 @@ func (Numbers) Begin(ctx context.Context, n *number, out *server.Sender[number])
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// Break answers with one number, and then fails.
+func (Numbers) Break(_ context.Context, n *number, out *server.Sender[number]) error {
+	if err := out.Send(n); err != nil {
+		return err
+	}
+	return status.Errorf(status.Code(n.Value), "broken")
 }
 
 // Sum answers a stream of requests.
@@ -97,6 +107,27 @@ func TestWhole(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	require.Equal(t, http.StatusMethodNotAllowed, resp.StatusCode)
+}
+
+// TestStreamErrorsAreSeen: their status was said before they failed.
+func TestStreamErrorsAreSeen(t *testing.T) {
+	g := start(t)
+	g.serveNumbers()
+	for _, code := range []status.Code{status.Aborted, status.Internal} {
+		require.Equal(t, http.StatusOK, g.get(g.url(fmt.Sprintf("/numbers/break?value=%d", code))).status)
+		g.eventuallyLogs("stream_error=" + code.String())
+		require.Equal(t, "1", g.metric(fmt.Sprintf("micro_gateway_stream_errors_total{code=%q}", code)))
+	}
+	require.Equal(t, http.StatusOK, g.get(g.url("/numbers/double?value=4")).status)
+	require.Equal(t, 2, strings.Count(g.logs.String(), "stream_error="))
+	c, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(g.url("/numbers/break"), "http"), nil)
+	require.NoError(t, err)
+	defer c.CloseNow()
+	require.NoError(t, c.Write(t.Context(), websocket.MessageText, []byte(`{"value":15}`)))
+	for err == nil {
+		_, _, err = c.Read(t.Context())
+	}
+	g.eventuallyLogs("stream_error=DataLoss")
 }
 
 // TestPublicServices describes no more than it lets in.

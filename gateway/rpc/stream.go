@@ -445,8 +445,8 @@ func (o *output) fail(err error) error {
 	if !o.begun {
 		return err
 	}
-	problem := *gateway.ProblemOf(err)
-	problem.ID = gateway.Of(o.request).ID
+	info, problem := gateway.Of(o.request), *gateway.ProblemOf(err)
+	problem.ID, info.StreamError = info.ID, &problem
 	if o.events {
 		text, _ := json.Marshal(&problem) // a Problem always can
 		_ = o.write("error", text)

@@ -215,6 +215,7 @@ func (x *socket) verdict(err error) (websocket.StatusCode, string) {
 		err = x.h.why(x.stream.ctx, x.target, err)
 	}
 	p := gateway.ProblemOf(err)
+	gateway.FromContext(x.stream.ctx).StreamError = p
 	return websocket.StatusCode(closeStatus + p.Status), clip.Text(p.Code+": "+p.Detail, maxReason)
 }
 
