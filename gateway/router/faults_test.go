@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/registry/memory"
@@ -413,6 +414,45 @@ func TestMirror(t *testing.T) {
 		}
 	}
 	require.InDelta(t, 100, due, 1)
+}
+
+// TestMirrorsAreGuarded: what a client may not ask a service, it cannot have sent there as a copy.
+func TestMirrorsAreGuarded(t *testing.T) {
+	reg := memory.NewStore().Open()
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	up := serve(t, says("up"))
+	copies := make(chan string, 10)
+	accounts := serve(t, func(_ http.ResponseWriter, r *http.Request) { copies <- r.URL.Path })
+	require.NoError(t, reg.Register(&registry.Service{Name: "accounts", Nodes: []*registry.Node{{ID: "a", Address: hostOf(accounts)}}}))
+	f := start(t, replace(`upstreams: {named: {service_http: accounts}}
+routes:
+- {name: place, match: {prefix: /place}, mirror: {service_http: accounts}, to: {url: 'UP'}}
+- {name: name, match: {prefix: /name}, mirror: {upstream: named}, to: {url: 'UP'}}
+`, "UP", up.URL), func(s *settings) {
+		s.reg = reg
+		s.seen = func(r *http.Request) {
+			path := r.URL.Path
+			gateway.Of(r).Guard(func(service, _ string) error {
+				if service == "accounts" && strings.HasSuffix(path, "/no") {
+					return gateway.NewProblem(403, "not %s", service)
+				}
+				return nil
+			})
+		}
+	})
+	for _, route := range []string{"place", "name"} {
+		for _, path := range []string{"/no", "/yes"} {
+			_, body := f.do(t, "POST", "/"+route+path, strings.NewReader("x"))
+			require.Equal(t, "up", body)
+		}
+		require.Equal(t, "/"+route+"/yes", <-copies)
+		result := func(name string) float64 {
+			return testutil.ToFloat64(f.router.metrics.mirrors.WithLabelValues(route, name))
+		}
+		eventually(t, "both are counted", func() bool { return result("refused") == 1 && result("sent") == 1 })
+	}
+	f.router.work.Wait()
+	require.Empty(t, copies)
 }
 
 func TestReloadOfTheFile(t *testing.T) {
