@@ -113,6 +113,16 @@ func apply(h http.Header, all []header) {
 	}
 }
 
+// hold is apply for informational answers: nothing comes through that is removed or replaced, and nothing is added, which is for
+// the final one.
+func hold(h http.Header, all []header) {
+	for _, set := range all {
+		if _, ok := h[set.name]; ok {
+			apply(h, []header{set})
+		}
+	}
+}
+
 func recommended(secure bool) []header {
 	if secure {
 		return withHSTS
@@ -151,8 +161,11 @@ func (w *headWriter) finish() {
 }
 
 func (w *headWriter) WriteHeader(code int) {
-	if code >= 200 || code == http.StatusSwitchingProtocols {
+	switch {
+	case code >= 200, code == http.StatusSwitchingProtocols:
 		w.finish()
+	case !w.done:
+		hold(w.ResponseWriter.Header(), w.headers)
 	}
 	w.ResponseWriter.WriteHeader(code)
 }

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +60,34 @@ func TestHeaders(t *testing.T) {
 			require.Equal(t, "max-age=31536000", got.Get("Strict-Transport-Security"))
 		})
 	}
+}
+
+// TestHints: what is removed or replaced in answers does not come before them, either, and what is added does not come twice.
+func TestHints(t *testing.T) {
+	m, err := headers.New(nil, headers.Config{ResponseSet: map[string]string{"Server": "", "Via": "gateway", "X-New": "a"}, Security: true})
+	require.NoError(t, err)
+	srv := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for name, value := range map[string]string{"Server": "secret 1.0", "Via": "secret 2.0", "Link": "</a.css>"} {
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Server", "secret 1.0")
+	})))
+	defer srv.Close()
+	var hints []http.Header
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		hints = append(hints, http.Header(h))
+		return nil
+	}})
+	r, err := http.NewRequestWithContext(ctx, "GET", srv.URL, nil)
+	require.NoError(t, err)
+	rsp, err := srv.Client().Do(r)
+	require.NoError(t, err)
+	defer rsp.Body.Close()
+	require.Equal(t, []http.Header{{"Via": {"gateway"}, "Link": {"</a.css>"}}}, hints)
+	require.Empty(t, rsp.Header["Server"])
+	require.Equal(t, "a", rsp.Header.Get("X-New"))
+	require.Equal(t, "DENY", rsp.Header.Get("X-Frame-Options"))
 }
 
 func TestNoHSTSWithoutTLS(t *testing.T) {
