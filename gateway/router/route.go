@@ -204,6 +204,18 @@ func (c *headerChange) apply(h http.Header) {
 	}
 }
 
+// hold is apply for what comes before the final header: nothing comes through that is removed or replaced, and nothing is added.
+func (c *headerChange) hold(h http.Header) {
+	for _, name := range c.remove {
+		delete(h, name)
+	}
+	for name, value := range c.set {
+		if _, ok := h[name]; ok {
+			h[name] = []string{value}
+		}
+	}
+}
+
 // leaveType keeps net/http from guessing the type of a body out of its first bytes: what users sent could become a page.
 func leaveType(h http.Header) {
 	if _, ok := h["Content-Type"]; !ok {
