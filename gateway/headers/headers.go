@@ -90,6 +90,9 @@ func list(m map[string]string) []header {
 func (m *Headers) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		apply(r.Header, m.request)
+		for _, set := range m.request {
+			delete(r.Trailer, set.name) // nor does it come after the body
+		}
 		if len(m.response) == 0 && !m.security {
 			next.ServeHTTP(w, r)
 			return
@@ -98,7 +101,7 @@ func (m *Headers) Handler(next http.Handler) http.Handler {
 		if m.security {
 			hw.security = recommended(gateway.Of(r).Secure)
 		}
-		defer hw.finish()
+		defer hw.end()
 		next.ServeHTTP(hw, r)
 	})
 }
@@ -156,6 +159,16 @@ func (w *headWriter) finish() {
 		if _, ok := h[s.name]; !ok {
 			h[s.name] = s.value
 		}
+	}
+	apply(h, w.headers)
+}
+
+// end does with trailers, which are among the headers once the handler is done, as with headers.
+func (w *headWriter) end() {
+	w.finish()
+	h := w.ResponseWriter.Header()
+	for _, set := range w.headers {
+		delete(h, http.TrailerPrefix+set.name)
 	}
 	apply(h, w.headers)
 }

@@ -2,10 +2,12 @@ package headers_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -88,6 +90,39 @@ func TestHints(t *testing.T) {
 	require.Empty(t, rsp.Header["Server"])
 	require.Equal(t, "a", rsp.Header.Get("X-New"))
 	require.Equal(t, "DENY", rsp.Header.Get("X-Frame-Options"))
+}
+
+// TestTrailers bring back nothing of what was set or removed.
+func TestTrailers(t *testing.T) {
+	m, err := headers.New(nil, headers.Config{
+		RequestSet:  map[string]string{"X-Internal": "", "X-Tenant": "acme"},
+		ResponseSet: map[string]string{"Server": "", "X-Node": ""},
+	})
+	require.NoError(t, err)
+	got := make(chan http.Header, 1)
+	srv := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		announced := maps.Clone(r.Trailer)
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- announced
+		w.Header().Set("Trailer", "Server, X-Sum")
+		_, _ = io.WriteString(w, "x")
+		for _, name := range []string{"Server", "X-Sum", http.TrailerPrefix + "X-Node", http.TrailerPrefix + "X-Late"} {
+			w.Header().Set(name, "7")
+		}
+	})))
+	defer srv.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", srv.URL, io.LimitReader(strings.NewReader("x"), 1))
+	require.NoError(t, err)
+	r.Trailer = http.Header{"X-Internal": {"1"}, "X-Tenant": {"1"}, "X-Sum": {"1"}}
+	rsp, err := srv.Client().Do(r)
+	require.NoError(t, err)
+	defer rsp.Body.Close()
+	require.Equal(t, http.Header{"X-Sum": nil}, <-got)
+	_, err = io.Copy(io.Discard, rsp.Body)
+	require.NoError(t, err)
+	for name, want := range map[string]string{"Server": "", "X-Node": "", "X-Sum": "7", "X-Late": "7"} {
+		require.Equal(t, want, rsp.Trailer.Get(name), name)
+	}
 }
 
 func TestNoHSTSWithoutTLS(t *testing.T) {
