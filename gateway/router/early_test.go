@@ -153,8 +153,10 @@ func TestTrailersThatServersCouldTakeForHeaders(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		got <- r.Trailer
 	})
-	f := start(t, to(up.URL, "request_headers: {set: {X-Set: a}, add: {X-Add: a}, remove: [X-Gone]}"))
-	names := []string{"X-Sum", "Host", "X-Forwarded-For", "x-forwarded-new", "X-Real-Ip", "Forwarded", "X_Foo", "Authorization", "Cookie", "X-Set", "X-Add", "X-Gone",
+	f := start(t, to(up.URL, "request_headers: {set: {X-Set: a}, add: {X-Add: a}, remove: [X-Gone]}"), func(s *settings) {
+		s.seen = func(r *http.Request) { delete(r.Trailer, "X-Internal") }
+	})
+	names := []string{"X-Internal", "Traceparent", "tracestate", "Baggage", "X-Amzn-Trace-Id", "X-Sum", "Host", "X-Forwarded-For", "x-forwarded-new", "X-Real-Ip", "Forwarded", "X_Foo", "Authorization", "Cookie", "X-Set", "X-Add", "X-Gone",
 		"X-Here", "X-Request-Id", "Connection", "If-Match", "Te", "Expect"}
 	for range 6 {
 		res, _ := raw(t, f, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Here: yes\r\nTransfer-Encoding: chunked\r\nTrailer: "+strings.Join(names, ",")+"\r\n\r\n1\r\nx\r\n0\r\n"+
@@ -162,6 +164,22 @@ func TestTrailersThatServersCouldTakeForHeaders(t *testing.T) {
 		require.Equal(t, 200, res.StatusCode)
 		require.Equal(t, http.Header{"X-Sum": {"42"}}, <-got)
 	}
+}
+
+// TestTrailersOfAnswers bring back nothing of what the route changes, announced or not.
+func TestTrailersOfAnswers(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum, X-Gone")
+		_, _ = io.WriteString(w, "x")
+		for _, name := range []string{"X-Sum", "X-Gone", http.TrailerPrefix + "X-Set", http.TrailerPrefix + "X-Late"} {
+			w.Header().Set(name, "7")
+		}
+	})
+	f := start(t, to(up.URL, "response_headers: {set: {X-Set: a}, remove: [X-Gone]}"))
+	res, body := f.get(t, "/")
+	require.Equal(t, "x", body)
+	require.Equal(t, "a", res.Header.Get("X-Set"))
+	require.Equal(t, http.Header{"X-Sum": {"7"}, "X-Late": {"7"}}, res.Trailer)
 }
 
 // TestWhatCannotBeSentIsNotTheServersFault: whoever sends it must not take the server away from others.

@@ -413,12 +413,13 @@ func (x *exchange) answer(res *http.Response) error {
 		delete(res.Header, "X-Request-Id") // the gateway has set it
 	}
 	x.route.response.apply(res.Header)
+	x.dropTrailer(res)
 	leaveType(x.w.Header()) // before the proxy adds what the answer has
 	switch tunnel, ok := res.Body.(io.ReadWriteCloser); {
 	case res.StatusCode == http.StatusSwitchingProtocols && ok:
 		res.Body = &tunnelBody{ReadWriteCloser: tunnel, x: x}
 	case res.Body != http.NoBody:
-		res.Body = &responseBody{src: res.Body, x: x}
+		res.Body = &responseBody{src: res.Body, x: x, res: res}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -191,6 +192,13 @@ type headerChange struct {
 }
 
 func (c *headerChange) empty() bool { return len(c.set)+len(c.add)+len(c.remove) == 0 }
+
+// names says whether it is about that header.
+func (c *headerChange) names(header string) bool {
+	_, set := c.set[header]
+	_, added := c.add[header]
+	return set || added || slices.Contains(c.remove, header)
+}
 
 func (c *headerChange) apply(h http.Header) {
 	for _, name := range c.remove {
