@@ -55,6 +55,8 @@ type exchange struct {
 	copied  *capture     // what a mirror gets of the body
 	trailer http.Header  // that is passed on
 
+	tunnel io.Closer // the connection of a 101
+
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -183,6 +185,9 @@ func (x *exchange) end(linger time.Duration) {
 	x.over = true
 	x.timer.Stop()
 	x.mu.Unlock()
+	if x.tunnel != nil {
+		x.tunnel.Close() // ReverseProxy leaves one open that nobody asked for
+	}
 	if x.client.ContentLength == 0 || x.upload.wasWhole() {
 		return
 	}
@@ -402,6 +407,8 @@ func (x *exchange) blame(err error) outcome {
 		return noServer
 	case x.out == nil, errors.As(err, &ours) && ours.Phase == outbound.Request:
 		return badRequest // it cannot be sent as it is
+	case x.hasHead():
+		return broken
 	}
 	return unreachable
 }
@@ -417,6 +424,7 @@ func (x *exchange) answer(res *http.Response) error {
 	leaveType(x.w.Header()) // before the proxy adds what the answer has
 	switch tunnel, ok := res.Body.(io.ReadWriteCloser); {
 	case res.StatusCode == http.StatusSwitchingProtocols && ok:
+		x.tunnel = tunnel
 		res.Body = &tunnelBody{ReadWriteCloser: tunnel, x: x}
 	case res.Body != http.NoBody:
 		res.Body = &responseBody{src: res.Body, x: x, res: res}
@@ -444,8 +452,6 @@ func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 
 // cut is the end of an answer in its middle. The proxy cuts it for the client, too, who never takes it for a whole one.
 func (x *exchange) cut(err error) {
-	if x.outcome = x.blame(err); x.outcome == unreachable {
-		x.outcome = broken
-	}
+	x.outcome = x.blame(err)
 	x.m.logFailure(x, err)
 }
