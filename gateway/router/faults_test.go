@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -453,6 +454,63 @@ routes:
 	}
 	f.router.work.Wait()
 	require.Empty(t, copies)
+}
+
+// TestWhetherItCanHaveRun is said of requests that had no answer: only if there was no connection in any attempt.
+func TestWhetherItCanHaveRun(t *testing.T) {
+	closes := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			c.Close()
+		}
+	})
+	away := unused(t)
+	for name, c := range map[string]struct {
+		to     string
+		unsent bool
+	}{
+		"no connection":                 {"url: 'http://" + away + "'", true},
+		"no connection for TLS":         {"url: 'https://" + away + "'", true},
+		"no answer":                     {"url: '" + closes.URL + "'", false},
+		"no answer, then no connection": {"url: ['http://" + away + "', '" + closes.URL + "']", false}, // the second comes first
+		"a last answer":                 {"url: '" + lastAnswer(t) + "'", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, "routes: [{name: all, retries: {attempts: 1}, to: {"+c.to+"}}]")
+			r := func() (*http.Response, string) { return f.do(t, "POST", "/", nil, "Idempotency-Key", "7") }
+			if strings.HasPrefix(c.to, "url: 'https") {
+				r = func() (*http.Response, string) { return f.do(t, "POST", "/", strings.NewReader("x")) }
+			}
+			res, body := r()
+			for res.StatusCode == 200 {
+				res, body = r()
+			}
+			require.Equal(t, 502, res.StatusCode)
+			require.Equal(t, c.unsent, strings.Contains(body, "no connection to the server behind; the request was not sent"), body)
+			require.Equal(t, !c.unsent, strings.Contains(body, "gave no answer"), body)
+			require.NotContains(t, body, "127.0.0.1")
+		})
+	}
+}
+
+// lastAnswer is a server that answers one request, reads a second on that connection, and is gone.
+func lastAnswer(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		br := bufio.NewReader(c)
+		if _, err = http.ReadRequest(br); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			_, _ = http.ReadRequest(br)
+		}
+		l.Close()
+	}()
+	return "http://" + l.Addr().String()
 }
 
 func TestReloadOfTheFile(t *testing.T) {

@@ -55,6 +55,7 @@ type exchange struct {
 	copied  *capture     // what a mirror gets of the body
 	trailer http.Header  // that is passed on
 
+	sent   bool      // a server can have seen something of the request
 	tunnel io.Closer // the connection of a 101
 
 	cancel  context.CancelCauseFunc
@@ -293,6 +294,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 		res, err := x.ask(out, s)
 		report(x.verdict(res, err))
+		x.sent = x.sent || !isConnect(err)
 		if attempt >= x.route.retries.attempts || !x.again(out, res, err) {
 			if err == nil {
 				x.wait(errStalled, x.route.idle, true)
@@ -360,14 +362,18 @@ func isSafe(r *http.Request) bool {
 	return r.Header.Get("Idempotency-Key") != ""
 }
 
-// isConnect says that there was no connection to send anything on.
+// isConnect says that there was no connection to send anything on. Of https it may be wrong about a request that is safe to send
+// twice: net/http does so without a word, if a connection fails that was kept.
 func isConnect(err error) bool {
 	if err == nil {
 		return false
 	}
 	var ours *outbound.Error
+	if errors.As(err, &ours) {
+		return ours.Phase == outbound.Dial && !ours.Sent
+	}
 	var op *net.OpError
-	return errors.As(err, &ours) && ours.Phase == outbound.Dial || errors.As(err, &op) && op.Op == "dial"
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // verdict is what a breaker hears.
@@ -447,7 +453,16 @@ func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 			return
 		}
 	}
+	if x.outcome == unreachable && x.unsent(err) {
+		gateway.Fail(w, x.client, gateway.NewProblem(http.StatusBadGateway, "no connection to the server behind; the request was not sent"))
+		return
+	}
 	gateway.Fail(w, x.client, x.outcome.problem(x.route))
+}
+
+// unsent says that no server has seen anything of the request, in any attempt, so that it can have done nothing.
+func (x *exchange) unsent(err error) bool {
+	return isConnect(err) && !x.sent && (x.out.URL.Scheme == "http" || !isSafe(x.out))
 }
 
 // cut is the end of an answer in its middle. The proxy cuts it for the client, too, who never takes it for a whole one.
