@@ -214,7 +214,7 @@ func (x *exchange) isOver() bool {
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out, h := pr.Out, pr.Out.Header
 	out.URL.RawQuery = pr.In.URL.RawQuery
-	if !gateway.IsWebSocket(pr.In.Header) && h.Get("Upgrade") != "" {
+	if h.Get("Upgrade") != "" && !(gateway.IsWebSocket(pr.In.Header) && pr.In.ProtoAtLeast(1, 1)) { // RFC 9110, 7.8
 		h.Del("Upgrade")
 		h.Del("Connection")
 	}

@@ -146,6 +146,7 @@ func TestTricks(t *testing.T) {
 	}{
 		"an upgrade to h2c":     {"GET /x HTTP/1.1\r\nHost: a\r\n" + h2c + "\r\n", 200, "/x|%2Fx|a||1"},
 		"hidden":                {"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n", 200, "/x|%2Fx|a||1"},
+		"a WebSocket of old":    {"GET /x HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 200, "/x|%2Fx|a||1"},
 		"two hosts":             {"GET /x HTTP/1.1\r\nHost: a\r\nHost: admin.example\r\n\r\n", 400, ""},
 		"no host":               {"GET /x HTTP/1.1\r\n\r\n", 400, ""},
 		"the host in the URL":   {"GET http://admin.example/x HTTP/1.1\r\nHost: a\r\n\r\n", 403, ""},
