@@ -90,6 +90,9 @@ func list(m map[string]string) []header {
 func (m *Headers) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		apply(r.Header, m.request)
+		for _, set := range m.request {
+			delete(r.Trailer, set.name) // nor does it come after the body
+		}
 		if len(m.response) == 0 && !m.security {
 			next.ServeHTTP(w, r)
 			return
@@ -98,7 +101,7 @@ func (m *Headers) Handler(next http.Handler) http.Handler {
 		if m.security {
 			hw.security = recommended(gateway.Of(r).Secure)
 		}
-		defer hw.finish()
+		defer hw.end()
 		next.ServeHTTP(hw, r)
 	})
 }
@@ -109,6 +112,16 @@ func apply(h http.Header, all []header) {
 			delete(h, set.name)
 		} else {
 			h[set.name] = slices.Clone(set.value)
+		}
+	}
+}
+
+// hold is apply for informational answers: nothing comes through that is removed or replaced, and nothing is added, which is for
+// the final one.
+func hold(h http.Header, all []header) {
+	for _, set := range all {
+		if _, ok := h[set.name]; ok {
+			apply(h, []header{set})
 		}
 	}
 }
@@ -150,9 +163,22 @@ func (w *headWriter) finish() {
 	apply(h, w.headers)
 }
 
+// end does with trailers, which are among the headers once the handler is done, as with headers.
+func (w *headWriter) end() {
+	w.finish()
+	h := w.ResponseWriter.Header()
+	for _, set := range w.headers {
+		delete(h, http.TrailerPrefix+set.name)
+	}
+	apply(h, w.headers)
+}
+
 func (w *headWriter) WriteHeader(code int) {
-	if code >= 200 || code == http.StatusSwitchingProtocols {
+	switch {
+	case code >= 200, code == http.StatusSwitchingProtocols:
 		w.finish()
+	case !w.done:
+		hold(w.ResponseWriter.Header(), w.headers)
 	}
 	w.ResponseWriter.WriteHeader(code)
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"maps"
 	"net/http"
+	"strings"
 
 	"github.com/plugmicro/micro/gateway"
 )
@@ -42,7 +43,26 @@ func (w *writer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// ofConnection are headers that end at a proxy, beside those that Connection names: RFC 9110, 7.6.1. ReverseProxy removes them
+// from final answers.
+var ofConnection = []string{
+	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// inform passes an informational answer on, to clients that know of such: RFC 9110, 15.2.
 func (w *writer) inform(status int) {
+	if !w.x.client.ProtoAtLeast(1, 1) {
+		return
+	}
+	for _, line := range w.hints["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			w.hints.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range ofConnection {
+		delete(w.hints, name)
+	}
+	w.x.route.response.hold(w.hints)
 	h := w.ResponseWriter.Header()
 	kept := maps.Clone(h)
 	clear(h)

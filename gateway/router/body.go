@@ -140,6 +140,7 @@ var errClientGone = &clientError{errors.New("the client is gone")}
 type responseBody struct {
 	src   io.ReadCloser
 	x     *exchange
+	res   *http.Response
 	ended bool
 }
 
@@ -150,6 +151,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 		b.x.wait(errStalled, b.x.route.idle, true)
 	case !b.ended:
 		b.ended = true
+		b.x.dropTrailer(b.res)
 		if err != io.EOF {
 			b.x.cut(err)
 		}

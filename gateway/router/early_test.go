@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
 
@@ -65,6 +67,85 @@ func TestInformationalAnswersTakeNothingAway(t *testing.T) {
 	}
 }
 
+// hinting is an upstream that says this before it answers.
+func hinting(t *testing.T, head string) string {
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, head+"\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+	}).URL
+}
+
+// TestInformationalAnswersAreNotForOldClients: those of HTTP/1.0 would take them for the answer.
+func TestInformationalAnswersAreNotForOldClients(t *testing.T) {
+	for name, head := range map[string]string{"asked for": "HTTP/1.1 103 Early Hints\r\nLink: </a.css>", "by the way": "HTTP/1.1 100 Continue"} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, to(hinting(t, head)))
+			for request, status := range map[string]int{
+				"GET / HTTP/1.0\r\nHost: a\r\n\r\n":                                                                                200,
+				"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n":                                                      200,
+				"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000): 200,
+				"GET / HTTP/1.1\r\nHost: a\r\n\r\n":                                                                                1,
+			} {
+				c := dial(t, f.Server)
+				_, err := io.WriteString(c, request)
+				require.NoError(t, err)
+				res, err := http.ReadResponse(bufio.NewReader(c), nil)
+				require.NoError(t, err)
+				if status == 1 {
+					require.Less(t, res.StatusCode, 200, request)
+				} else {
+					require.Equal(t, status, res.StatusCode, request)
+				}
+			}
+		})
+	}
+}
+
+// TestHeadersOfInformationalAnswers: what is of the upstream's connection stays there, which clients of HTTP/2 would end the
+// request for, and what the route changes is changed.
+func TestHeadersOfInformationalAnswers(t *testing.T) {
+	up := hinting(t, "HTTP/1.1 103 Early Hints\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: a\r\nProxy-Connection: a\r\nUpgrade: h2c\r\n"+
+		"Transfer-Encoding: chunked\r\nServer: internal-7\r\nSet-Cookie: a=b\r\nLink: </a.css>")
+	own := func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range []string{"Server", "Set-Cookie"} {
+			w.Header().Set(name, "internal-7")
+		}
+		w.Header().Set("Link", "</a.css>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.WriteHeader(http.StatusOK)
+	}
+	changes := "response_headers: {remove: [Set-Cookie], set: {Server: gateway, X-New: a}, add: {Link: </b.css>}}"
+	for _, target := range []string{"{url: '" + up + "'}", "{service: greeter, endpoint: Greeter.Hello}"} {
+		for _, h2 := range []bool{false, true} {
+			t.Run(fmt.Sprint(target[1:5], " h2 ", h2), func(t *testing.T) {
+				f := start(t, "routes: [{name: all, "+changes+", to: "+target+"}]", func(s *settings) { s.h2, s.next = h2, own })
+				var hints []http.Header
+				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+					h.Del("X-Request-Id") // which this front has set
+					hints = append(hints, http.Header(h))
+					return nil
+				}})
+				r, err := http.NewRequestWithContext(ctx, "GET", f.URL, nil)
+				require.NoError(t, err)
+				res, err := f.client.Do(r)
+				require.NoError(t, err)
+				defer res.Body.Close()
+				require.Equal(t, h2, res.ProtoMajor == 2)
+				require.Equal(t, []http.Header{{"Server": {"gateway"}, "Link": {"</a.css>"}}}, hints)
+				require.Equal(t, []string{"a"}, res.Header["X-New"])
+				require.Equal(t, []string{"</b.css>"}, res.Header["Link"])
+				require.Empty(t, res.Header["Set-Cookie"])
+			})
+		}
+	}
+}
+
 // TestTrailersThatServersCouldTakeForHeaders are not passed on, nor are such that were not announced.
 func TestTrailersThatServersCouldTakeForHeaders(t *testing.T) {
 	got := make(chan http.Header, 1)
@@ -72,8 +153,10 @@ func TestTrailersThatServersCouldTakeForHeaders(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		got <- r.Trailer
 	})
-	f := start(t, to(up.URL, "request_headers: {set: {X-Set: a}, add: {X-Add: a}, remove: [X-Gone]}"))
-	names := []string{"X-Sum", "Host", "X-Forwarded-For", "x-forwarded-new", "X-Real-Ip", "Forwarded", "X_Foo", "Authorization", "Cookie", "X-Set", "X-Add", "X-Gone",
+	f := start(t, to(up.URL, "request_headers: {set: {X-Set: a}, add: {X-Add: a}, remove: [X-Gone]}"), func(s *settings) {
+		s.seen = func(r *http.Request) { delete(r.Trailer, "X-Internal") }
+	})
+	names := []string{"X-Internal", "Traceparent", "tracestate", "Baggage", "X-Amzn-Trace-Id", "X-Sum", "Host", "X-Forwarded-For", "x-forwarded-new", "X-Real-Ip", "Forwarded", "X_Foo", "Authorization", "Cookie", "X-Set", "X-Add", "X-Gone",
 		"X-Here", "X-Request-Id", "Connection", "If-Match", "Te", "Expect"}
 	for range 6 {
 		res, _ := raw(t, f, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Here: yes\r\nTransfer-Encoding: chunked\r\nTrailer: "+strings.Join(names, ",")+"\r\n\r\n1\r\nx\r\n0\r\n"+
@@ -81,6 +164,22 @@ func TestTrailersThatServersCouldTakeForHeaders(t *testing.T) {
 		require.Equal(t, 200, res.StatusCode)
 		require.Equal(t, http.Header{"X-Sum": {"42"}}, <-got)
 	}
+}
+
+// TestTrailersOfAnswers bring back nothing of what the route changes, announced or not.
+func TestTrailersOfAnswers(t *testing.T) {
+	up := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum, X-Gone")
+		_, _ = io.WriteString(w, "x")
+		for _, name := range []string{"X-Sum", "X-Gone", http.TrailerPrefix + "X-Set", http.TrailerPrefix + "X-Late"} {
+			w.Header().Set(name, "7")
+		}
+	})
+	f := start(t, to(up.URL, "response_headers: {set: {X-Set: a}, remove: [X-Gone]}"))
+	res, body := f.get(t, "/")
+	require.Equal(t, "x", body)
+	require.Equal(t, "a", res.Header.Get("X-Set"))
+	require.Equal(t, http.Header{"X-Sum": {"7"}, "X-Late": {"7"}}, res.Trailer)
 }
 
 // TestWhatCannotBeSentIsNotTheServersFault: whoever sends it must not take the server away from others.

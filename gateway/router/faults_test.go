@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/plugin"
 	"github.com/plugmicro/micro/registry"
 	"github.com/plugmicro/micro/registry/memory"
@@ -413,6 +415,102 @@ func TestMirror(t *testing.T) {
 		}
 	}
 	require.InDelta(t, 100, due, 1)
+}
+
+// TestMirrorsAreGuarded: what a client may not ask a service, it cannot have sent there as a copy.
+func TestMirrorsAreGuarded(t *testing.T) {
+	reg := memory.NewStore().Open()
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	up := serve(t, says("up"))
+	copies := make(chan string, 10)
+	accounts := serve(t, func(_ http.ResponseWriter, r *http.Request) { copies <- r.URL.Path })
+	require.NoError(t, reg.Register(&registry.Service{Name: "accounts", Nodes: []*registry.Node{{ID: "a", Address: hostOf(accounts)}}}))
+	f := start(t, replace(`upstreams: {named: {service_http: accounts}}
+routes:
+- {name: place, match: {prefix: /place}, mirror: {service_http: accounts}, to: {url: 'UP'}}
+- {name: name, match: {prefix: /name}, mirror: {upstream: named}, to: {url: 'UP'}}
+`, "UP", up.URL), func(s *settings) {
+		s.reg = reg
+		s.seen = func(r *http.Request) {
+			path := r.URL.Path
+			gateway.Of(r).Guard(func(service, _ string) error {
+				if service == "accounts" && strings.HasSuffix(path, "/no") {
+					return gateway.NewProblem(403, "not %s", service)
+				}
+				return nil
+			})
+		}
+	})
+	for _, route := range []string{"place", "name"} {
+		for _, path := range []string{"/no", "/yes"} {
+			_, body := f.do(t, "POST", "/"+route+path, strings.NewReader("x"))
+			require.Equal(t, "up", body)
+		}
+		require.Equal(t, "/"+route+"/yes", <-copies)
+		result := func(name string) float64 {
+			return testutil.ToFloat64(f.router.metrics.mirrors.WithLabelValues(route, name))
+		}
+		eventually(t, "both are counted", func() bool { return result("refused") == 1 && result("sent") == 1 })
+	}
+	f.router.work.Wait()
+	require.Empty(t, copies)
+}
+
+// TestWhetherItCanHaveRun is said of requests that had no answer: only if there was no connection in any attempt.
+func TestWhetherItCanHaveRun(t *testing.T) {
+	closes := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			c.Close()
+		}
+	})
+	away := unused(t)
+	for name, c := range map[string]struct {
+		to     string
+		unsent bool
+	}{
+		"no connection":                 {"url: 'http://" + away + "'", true},
+		"no connection for TLS":         {"url: 'https://" + away + "'", true},
+		"no answer":                     {"url: '" + closes.URL + "'", false},
+		"no answer, then no connection": {"url: ['http://" + away + "', '" + closes.URL + "']", false}, // the second comes first
+		"a last answer":                 {"url: '" + lastAnswer(t) + "'", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, "routes: [{name: all, retries: {attempts: 1}, to: {"+c.to+"}}]")
+			r := func() (*http.Response, string) { return f.do(t, "POST", "/", nil, "Idempotency-Key", "7") }
+			if strings.HasPrefix(c.to, "url: 'https") {
+				r = func() (*http.Response, string) { return f.do(t, "POST", "/", strings.NewReader("x")) }
+			}
+			res, body := r()
+			for res.StatusCode == 200 {
+				res, body = r()
+			}
+			require.Equal(t, 502, res.StatusCode)
+			require.Equal(t, c.unsent, strings.Contains(body, "no connection to the server behind; the request was not sent"), body)
+			require.Equal(t, !c.unsent, strings.Contains(body, "gave no answer"), body)
+			require.NotContains(t, body, "127.0.0.1")
+		})
+	}
+}
+
+// lastAnswer is a server that answers one request, reads a second on that connection, and is gone.
+func lastAnswer(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		br := bufio.NewReader(c)
+		if _, err = http.ReadRequest(br); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			_, _ = http.ReadRequest(br)
+		}
+		l.Close()
+	}()
+	return "http://" + l.Addr().String()
 }
 
 func TestReloadOfTheFile(t *testing.T) {

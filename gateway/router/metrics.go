@@ -26,7 +26,7 @@ const (
 	stalled        outcome = "idle"            // nothing moved any more
 	unreachable    outcome = "unreachable"     // no answer
 	noServer       outcome = "no_server"       // none was asked
-	broken         outcome = "upstream_broken" // in the middle of an answer
+	broken         outcome = "upstream_broken" // in the middle of an answer, or by one that cannot be passed on
 )
 
 // ofClient says that it is the client's fault, of which no server is the worse.
@@ -49,6 +49,8 @@ func (o outcome) problem(rt *route) *gateway.Problem {
 		return gateway.NewProblem(http.StatusGatewayTimeout, "there was no answer within %s", rt.timeout)
 	case noServer:
 		return gateway.NewProblem(http.StatusServiceUnavailable, "no server can take the request now")
+	case broken:
+		return gateway.NewProblem(http.StatusBadGateway, "the server behind gave an answer that cannot be passed on")
 	}
 	return gateway.NewProblem(http.StatusBadGateway, "the server behind gave no answer")
 }

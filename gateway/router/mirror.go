@@ -59,10 +59,15 @@ func (c *capture) body() ([]byte, bool) {
 	return c.buf.Bytes(), c.whole && !c.large
 }
 
-// mirror sends a copy of what x has sent, when it is over. It does not wait: if there are too many copies, there is none.
+// mirror sends a copy of what x has sent, when it is over, unless the mirror is a service that the client may not ask. It does not
+// wait: if there are too many copies, there is none.
 func (m *Router) mirror(x *exchange) {
 	mi := x.route.mirror
 	if x.out == nil || x.out.Header.Get("Upgrade") != "" || !mi.due() {
+		return
+	}
+	if service := mi.upstream.service; service != "" && x.info.Admit(service, "") != nil {
+		m.metrics.mirrored(x.route, "refused")
 		return
 	}
 	body := x.small

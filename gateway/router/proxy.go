@@ -55,6 +55,9 @@ type exchange struct {
 	copied  *capture     // what a mirror gets of the body
 	trailer http.Header  // that is passed on
 
+	sent   bool      // a server can have seen something of the request
+	tunnel io.Closer // the connection of a 101
+
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -183,6 +186,9 @@ func (x *exchange) end(linger time.Duration) {
 	x.over = true
 	x.timer.Stop()
 	x.mu.Unlock()
+	if x.tunnel != nil {
+		x.tunnel.Close() // ReverseProxy leaves one open that nobody asked for
+	}
 	if x.client.ContentLength == 0 || x.upload.wasWhole() {
 		return
 	}
@@ -208,7 +214,7 @@ func (x *exchange) isOver() bool {
 func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 	out, h := pr.Out, pr.Out.Header
 	out.URL.RawQuery = pr.In.URL.RawQuery
-	if !gateway.IsWebSocket(pr.In.Header) && h.Get("Upgrade") != "" {
+	if h.Get("Upgrade") != "" && !(gateway.IsWebSocket(pr.In.Header) && pr.In.ProtoAtLeast(1, 1)) { // RFC 9110, 7.8
 		h.Del("Upgrade")
 		h.Del("Connection")
 	}
@@ -288,6 +294,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 		res, err := x.ask(out, s)
 		report(x.verdict(res, err))
+		x.sent = x.sent || !isConnect(err)
 		if attempt >= x.route.retries.attempts || !x.again(out, res, err) {
 			if err == nil {
 				x.wait(errStalled, x.route.idle, true)
@@ -355,14 +362,18 @@ func isSafe(r *http.Request) bool {
 	return r.Header.Get("Idempotency-Key") != ""
 }
 
-// isConnect says that there was no connection to send anything on.
+// isConnect says that there was no connection to send anything on. Of https it may be wrong about a request that is safe to send
+// twice: net/http does so without a word, if a connection fails that was kept.
 func isConnect(err error) bool {
 	if err == nil {
 		return false
 	}
 	var ours *outbound.Error
+	if errors.As(err, &ours) {
+		return ours.Phase == outbound.Dial && !ours.Sent
+	}
 	var op *net.OpError
-	return errors.As(err, &ours) && ours.Phase == outbound.Dial || errors.As(err, &op) && op.Op == "dial"
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // verdict is what a breaker hears.
@@ -402,6 +413,8 @@ func (x *exchange) blame(err error) outcome {
 		return noServer
 	case x.out == nil, errors.As(err, &ours) && ours.Phase == outbound.Request:
 		return badRequest // it cannot be sent as it is
+	case x.hasHead():
+		return broken
 	}
 	return unreachable
 }
@@ -413,12 +426,14 @@ func (x *exchange) answer(res *http.Response) error {
 		delete(res.Header, "X-Request-Id") // the gateway has set it
 	}
 	x.route.response.apply(res.Header)
+	x.dropTrailer(res)
 	leaveType(x.w.Header()) // before the proxy adds what the answer has
 	switch tunnel, ok := res.Body.(io.ReadWriteCloser); {
 	case res.StatusCode == http.StatusSwitchingProtocols && ok:
+		x.tunnel = tunnel
 		res.Body = &tunnelBody{ReadWriteCloser: tunnel, x: x}
 	case res.Body != http.NoBody:
-		res.Body = &responseBody{src: res.Body, x: x}
+		res.Body = &responseBody{src: res.Body, x: x, res: res}
 	}
 	return nil
 }
@@ -438,13 +453,20 @@ func (x *exchange) fail(w http.ResponseWriter, _ *http.Request, err error) {
 			return
 		}
 	}
+	if x.outcome == unreachable && x.unsent(err) {
+		gateway.Fail(w, x.client, gateway.NewProblem(http.StatusBadGateway, "no connection to the server behind; the request was not sent"))
+		return
+	}
 	gateway.Fail(w, x.client, x.outcome.problem(x.route))
+}
+
+// unsent says that no server has seen anything of the request, in any attempt, so that it can have done nothing.
+func (x *exchange) unsent(err error) bool {
+	return isConnect(err) && !x.sent && (x.out.URL.Scheme == "http" || !isSafe(x.out))
 }
 
 // cut is the end of an answer in its middle. The proxy cuts it for the client, too, who never takes it for a whole one.
 func (x *exchange) cut(err error) {
-	if x.outcome = x.blame(err); x.outcome == unreachable {
-		x.outcome = broken
-	}
+	x.outcome = x.blame(err)
 	x.m.logFailure(x, err)
 }

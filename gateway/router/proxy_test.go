@@ -149,6 +149,7 @@ func TestTricks(t *testing.T) {
 	}{
 		"an upgrade to h2c":     {"GET /x HTTP/1.1\r\nHost: a\r\n" + h2c + "\r\n", 200, "/x|%2Fx|a||1"},
 		"hidden":                {"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n", 200, "/x|%2Fx|a||1"},
+		"a WebSocket of old":    {"GET /x HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 200, "/x|%2Fx|a||1"},
 		"two hosts":             {"GET /x HTTP/1.1\r\nHost: a\r\nHost: admin.example\r\n\r\n", 400, ""},
 		"no host":               {"GET /x HTTP/1.1\r\n\r\n", 400, ""},
 		"the host in the URL":   {"GET http://admin.example/x HTTP/1.1\r\nHost: a\r\n\r\n", 403, ""},
@@ -344,16 +345,40 @@ func TestWebSocket(t *testing.T) {
 }
 
 // tunnelServer answers with 101, and hands over the connection.
-func tunnelServer(t *testing.T, then func(net.Conn, *bufio.Reader)) *httptest.Server {
+func tunnelServer(t *testing.T, protocol string, then func(net.Conn, *bufio.Reader)) *httptest.Server {
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		c, brw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
 		defer c.Close()
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
 		then(c, brw.Reader)
 	})
+}
+
+// TestTunnelThatNobodyAskedFor is refused, and does not stay open.
+func TestTunnelThatNobodyAskedFor(t *testing.T) {
+	ended := make(chan error, 1)
+	up := tunnelServer(t, "foo", func(_ net.Conn, br *bufio.Reader) {
+		_, err := br.ReadByte()
+		ended <- err
+	})
+	f := start(t, to(up.URL))
+	for name, header := range map[string]string{"none": "X-A: b", "another": "Connection: Upgrade\r\nUpgrade: websocket"} {
+		t.Run(name, func(t *testing.T) {
+			res, body := raw(t, f, "GET / HTTP/1.1\r\nHost: a\r\n"+header+"\r\n\r\n")
+			require.Equal(t, 502, res.StatusCode)
+			require.Contains(t, body, "an answer that cannot be passed on")
+			select {
+			case err := <-ended:
+				require.Error(t, err)
+			case <-time.After(patience):
+				t.Fatal("the connection stays open")
+			}
+		})
+	}
+	require.Equal(t, 2.0, f.counted("all", hostOf(up), broken))
 }
 
 func openTunnel(t *testing.T, f *front) (*net.TCPConn, *bufio.Reader) {
@@ -369,7 +394,7 @@ func openTunnel(t *testing.T, f *front) (*net.TCPConn, *bufio.Reader) {
 
 // TestHalfClose has each side end its direction first, and still hear the other.
 func TestHalfClose(t *testing.T) {
-	up := tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+	up := tunnelServer(t, "websocket", func(c net.Conn, br *bufio.Reader) {
 		all, _ := io.ReadAll(br)
 		_, _ = c.Write(append([]byte("you said "), all...))
 	})
@@ -383,7 +408,7 @@ func TestHalfClose(t *testing.T) {
 	require.Equal(t, "you said this", string(all))
 
 	heard := make(chan string, 1)
-	up = tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+	up = tunnelServer(t, "websocket", func(c net.Conn, br *bufio.Reader) {
 		_, _ = io.WriteString(c, "bye")
 		_ = c.(*net.TCPConn).CloseWrite()
 		all, _ := io.ReadAll(br)
@@ -435,7 +460,7 @@ func TestTunnelIsIdle(t *testing.T) {
 // TestIdleTunnel ends a WebSocket on which nothing moves.
 func TestIdleTunnel(t *testing.T) {
 	gone := make(chan struct{}, 1)
-	up := tunnelServer(t, func(c net.Conn, br *bufio.Reader) {
+	up := tunnelServer(t, "websocket", func(c net.Conn, br *bufio.Reader) {
 		_, _ = io.Copy(c, br)
 		gone <- struct{}{}
 	})

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -192,6 +193,13 @@ type headerChange struct {
 
 func (c *headerChange) empty() bool { return len(c.set)+len(c.add)+len(c.remove) == 0 }
 
+// names says whether it is about that header.
+func (c *headerChange) names(header string) bool {
+	_, set := c.set[header]
+	_, added := c.add[header]
+	return set || added || slices.Contains(c.remove, header)
+}
+
 func (c *headerChange) apply(h http.Header) {
 	for _, name := range c.remove {
 		delete(h, name)
@@ -201,6 +209,18 @@ func (c *headerChange) apply(h http.Header) {
 	}
 	for name, value := range c.add {
 		h[name] = append(h[name], value)
+	}
+}
+
+// hold is apply for what comes before the final header: nothing comes through that is removed or replaced, and nothing is added.
+func (c *headerChange) hold(h http.Header) {
+	for _, name := range c.remove {
+		delete(h, name)
+	}
+	for name, value := range c.set {
+		if _, ok := h[name]; ok {
+			h[name] = []string{value}
+		}
 	}
 }
 

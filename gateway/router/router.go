@@ -382,7 +382,11 @@ type changedHeader struct {
 func (c *changedHeader) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
 func (c *changedHeader) WriteHeader(status int) {
-	if !c.done && status >= 200 {
+	switch {
+	case c.done:
+	case status < 200:
+		c.change.hold(c.Header())
+	default:
 		c.done = true
 		c.change.apply(c.Header())
 		leaveType(c.Header())
