@@ -2,8 +2,8 @@ package openapi
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -37,25 +37,53 @@ func TestCostIsLinear(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			work := func(n int) (least time.Duration) {
+			work := func(n int) (c cost) {
 				s := &registry.Service{Name: "a", Version: "1"}
 				for i := range n {
 					s.Endpoints = append(s.Endpoints, endpoint(i))
 				}
-				for range 3 {
-					began := time.Now()
-					d := newDocument()
-					d.service([]*registry.Service{s})
-					d.rpc()
-					if took := time.Since(began); least == 0 || took < least {
-						least = took
-					}
-				}
-				return least
+				c.compared = compared(s)
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				d := newDocument()
+				d.service([]*registry.Service{s})
+				d.rpc()
+				runtime.ReadMemStats(&after)
+				c.allocated = after.TotalAlloc - before.TotalAlloc
+				c.tried = tried(d.ids) + tried(d.keys)
+				return c
 			}
-			few, many := work(500), work(8_000)
-			t.Log(few, many)
-			require.Less(t, many, 100*few) // 16 times as many must not take 256 times as long
+			const few, many = 500, 8_000
+			small, large := work(few), work(many)
+			t.Log(small, large)
+			require.LessOrEqual(t, large.compared, 2*16*many, "each message with some others")
+			require.LessOrEqual(t, large.tried, 10*many, "each name a few times")
+			require.Less(t, large.allocated, 40*small.allocated, "16 times as many must not take 256 times as much")
 		})
 	}
+}
+
+// cost is what a description takes, counted in what does not depend on the machine.
+type cost struct {
+	compared  int    // pairs of messages
+	tried     int    // names
+	allocated uint64 // bytes
+}
+
+// compared is how many pairs of messages were looked at, at most, to find those of s that are the same.
+func compared(s *registry.Service) (pairs int) {
+	t := &types{byShape: make(map[string][]*message)}
+	merge(t, "a", []*registry.Service{s})
+	for _, m := range t.all {
+		pairs += len(t.byShape[m.shape()])
+	}
+	return pairs
+}
+
+// tried is how many names were tried: each was counted.
+func tried(n names) (all int) {
+	for _, times := range n {
+		all += times
+	}
+	return all
 }
