@@ -65,6 +65,20 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+// TestPathsThatAreNotRemembered: a stranger can write one endpoint in any number of ways, of any length.
+func TestPathsThatAreNotRemembered(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{"/greeter/hello", "/greeter/Hello", "/greeter/Greeter.Hello", "/greeter/hello-", "/greeter/-hello", "/greeter/--hello",
+		"/greeter-/hello", "/greeter/" + strings.Repeat("-", 5000) + "hello"} {
+		want := 200
+		if strings.HasPrefix(path, "/greeter-/") { // the service's name is not changed
+			want = 404
+		}
+		require.Equal(t, want, w.do("POST", path, `{"name":"Ada"}`, jsonType).status, path)
+	}
+	require.Equal(t, 3, w.handler.Found())
+}
+
 func TestMethods(t *testing.T) {
 	w := newWorld(t)
 	for _, method := range []string{"PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} {

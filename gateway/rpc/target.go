@@ -38,8 +38,17 @@ type found struct {
 	byRoute    map[gateway.Target]*target
 }
 
-// maxFound bounds how much of it is kept: clients think up paths.
-const maxFound = 1000
+// Both bound how much of it is kept: clients think up paths.
+const (
+	maxFound     = 1000
+	maxFoundPath = 256
+)
+
+// isPlain says whether a path is as people write it. Any number of dashes more mean the same endpoint: they could fill the table.
+func isPlain(path string) bool {
+	return len(path) <= maxFoundPath && !strings.Contains(path, "--") && !strings.Contains(path, "-/") && !strings.Contains(path, "/-") &&
+		!strings.HasSuffix(path, "-")
+}
 
 // target is what r is for.
 func (h *Handler) target(r *http.Request, info *gateway.Info) (*target, error) {
@@ -62,7 +71,7 @@ func (h *Handler) target(r *http.Request, info *gateway.Info) (*target, error) {
 		return t, nil
 	}
 	t, err := h.targetOfPath(r.URL.Path)
-	if err == nil {
+	if err == nil && isPlain(r.URL.Path) {
 		h.remember(generation, r.URL.Path, t)
 	}
 	return t, err
