@@ -82,6 +82,14 @@ func (b *backend) ready() error {
 	return nil
 }
 
+// tracerName is as --tracer has it.
+func (b *backend) tracerName() string {
+	if b.tracer == nil {
+		return "none"
+	}
+	return b.tracer.String()
+}
+
 // ServeHTTP is the end of the chain. What is here of the gateway itself is behind the middlewares, so that they decide who
 // may see it.
 func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -26,13 +26,7 @@ func (g *Gateway) register(chain []gateway.Middleware) error {
 // checkOrder finds a middleware that requests get past, because the one before it answers them. The settings say under
 // which names they were chosen, and where.
 func checkOrder(chain []gateway.Middleware, settings *plugin.Settings) error {
-	names := settings.Chosen(gateway.Plugins.Name())
-	if len(names) != len(chain) { // the program passes in its own
-		names = names[:0]
-		for _, m := range chain {
-			names = append(names, fmt.Sprintf("%T", m))
-		}
-	}
+	names := namesOf(chain, settings)
 	var guards, last []string
 	var wrong error
 	for i, m := range chain {
@@ -50,6 +44,18 @@ func checkOrder(chain []gateway.Middleware, settings *plugin.Settings) error {
 	}
 	return fmt.Errorf("gateway-middleware: %w (%s): write --gateway-middleware=%s", wrong, originOf(settings, "gateway-middleware"),
 		strings.Join(append(guards, last...), ","))
+}
+
+// namesOf are the names under which the middlewares were chosen, or their types if the program passes in its own.
+func namesOf(chain []gateway.Middleware, settings *plugin.Settings) []string {
+	if names := settings.Chosen(gateway.Plugins.Name()); len(names) == len(chain) {
+		return names
+	}
+	var names []string
+	for _, m := range chain {
+		names = append(names, fmt.Sprintf("%T", m))
+	}
+	return names
 }
 
 // originOf says where a setting came from.

@@ -101,7 +101,8 @@ func Start(ctx context.Context, host *plugin.Host, s Settings, log *slog.Logger)
 	defer cancel()
 	_ = b.directory.Await(patient) // the gateway says itself that it is not ready
 	g.serve(config, manager)
-	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String())
+	log.Info("the gateway serves", "address", g.Addr(), "admin", g.AdminAddr(), "tls", config != nil, "registry", b.registry.String(),
+		"middleware", strings.Join(namesOf(middlewares, host.Settings()), ","), "tracer", b.tracerName())
 	g.warnOfAdmin()
 	return g, nil
 }

@@ -14,6 +14,7 @@ import (
 // TestDecisionIsTold: a load balancer that leaves it to the gateway whether a trace is recorded is told what it decided.
 func TestDecisionIsTold(t *testing.T) {
 	g := start(t, withArgs("--tracer=xray", "--tracer-sampling=local", "--tracer-reservoir=1", "--tracer-rate=0"), withHandler(ok))
+	require.Contains(t, g.logs.String(), "tracer=xray", "the first line says what is in use")
 	const root = "Root=1-5759e988-bd862e3fe1be46a994272793"
 	for _, c := range []struct{ sent, want string }{
 		{root + ";Sampled=?", root + ";Sampled=1"}, // the one of this second
