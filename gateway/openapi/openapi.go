@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/plugmicro/micro/gateway/rpc"
+	"github.com/plugmicro/micro/gateway"
 	"github.com/plugmicro/micro/registry"
 )
 
@@ -329,7 +329,7 @@ func (d *document) rpc() {
 		body["anyOf"] = append(d.called, object{"description": "any other endpoint"})
 	}
 	d.tags = append(d.tags, object{"name": "any endpoint"})
-	d.paths[rpc.Explicit] = object{"post": object{
+	d.paths[gateway.ExplicitPath] = object{"post": object{
 		"operationId": "rpc",
 		"summary":     "Calls an endpoint by name",
 		"tags":        []string{"any endpoint"},

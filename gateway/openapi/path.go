@@ -10,7 +10,7 @@ import (
 )
 
 // reserved are the paths that the gateway answers itself.
-var reserved = []string{rpc.Explicit, "/healthz", "/readyz", "/openapi.json"}
+var reserved = []string{gateway.ExplicitPath, "/healthz", "/readyz", "/openapi.json"}
 
 var (
 	// segment is what a path is made of here; the gateway takes more.

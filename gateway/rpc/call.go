@@ -117,7 +117,7 @@ func answer(w http.ResponseWriter, r *http.Request, as bodyType, body []byte) {
 	_, _ = w.Write(body) // who does not take it is gone
 }
 
-// explicit is the body at Explicit.
+// explicit is the body at gateway.ExplicitPath.
 type explicit struct {
 	Service  string          `json:"service"`
 	Endpoint string          `json:"endpoint"`
@@ -126,10 +126,10 @@ type explicit struct {
 
 // serveExplicit makes the call, or opens the stream of answers, that the body names.
 func (h *Handler) serveExplicit(w http.ResponseWriter, r *http.Request, info *gateway.Info) error {
-	info.Route = Explicit
+	info.Route = gateway.ExplicitPath
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
-		return gateway.NewProblem(http.StatusMethodNotAllowed, "%s is asked with POST", Explicit)
+		return gateway.NewProblem(http.StatusMethodNotAllowed, "%s is asked with POST", gateway.ExplicitPath)
 	}
 	c := calls.Get().(*call)
 	defer c.release()
@@ -140,7 +140,7 @@ func (h *Handler) serveExplicit(w http.ResponseWriter, r *http.Request, info *ga
 	case as != typeJSON:
 		return unsupported(nil, "Content-Type "+typeNames[as])
 	case r.URL.RawQuery != "":
-		return gateway.NewProblem(http.StatusBadRequest, "%s takes all that it needs from the body, and no query", Explicit)
+		return gateway.NewProblem(http.StatusBadRequest, "%s takes all that it needs from the body, and no query", gateway.ExplicitPath)
 	}
 	if c.request, err = h.readBody(w, r, c.request[:0]); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (h *Handler) serveExplicit(w http.ResponseWriter, r *http.Request, info *ga
 	case serverStream:
 		return h.streamAnswers(w, r, info, t, c)
 	}
-	return gateway.NewProblem(http.StatusBadRequest, "%s takes a stream, which %s cannot give: use the path of the endpoint", t.route, Explicit)
+	return gateway.NewProblem(http.StatusBadRequest, "%s takes a stream, which %s cannot give: use the path of the endpoint", t.route, gateway.ExplicitPath)
 }
 
 func decodeExplicit(body []byte, e *explicit) error {

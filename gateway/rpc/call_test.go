@@ -87,7 +87,7 @@ func TestMethods(t *testing.T) {
 		require.Equal(t, "GET, HEAD, POST", a.header.Get("Allow"))
 		require.Equal(t, "greeter Greeter.Hello is called with POST or GET", w.problem(a).Detail)
 	}
-	a := w.do("GET", rpc.Explicit, "")
+	a := w.do("GET", gateway.ExplicitPath, "")
 	require.Equal(t, 405, a.status)
 	require.Equal(t, "POST", a.header.Get("Allow"))
 	a = w.do("HEAD", "/greeter/hello?name=Ada", "")
@@ -222,7 +222,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		"a sandboxed page":                  {"POST", "/greeter/hello", "{}", []string{form, "Origin: null"}, false},
 		"no type":                           {"POST", "/greeter/hello", "{}", []string{"Origin: https://evil.example"}, false},
 		"no body":                           {"POST", "/greeter/hello", "", []string{"Origin: https://evil.example"}, false},
-		"the explicit path":                 {"POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Hello"}`, []string{form, "Origin: https://evil.example"}, false},
+		"the explicit path":                 {"POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Hello"}`, []string{form, "Origin: https://evil.example"}, false},
 		"JSON, which a browser asks for":    {"POST", "/greeter/hello", "{}", []string{jsonType, "Sec-Fetch-Site: cross-site"}, true},
 		"GET":                               {"GET", "/greeter/hello", "", []string{"Sec-Fetch-Site: cross-site"}, false},
 		"GET of an old browser":             {"GET", "/greeter/hello", "", []string{"Origin: https://evil.example"}, false},
@@ -256,7 +256,7 @@ func TestExplicit(t *testing.T) {
 		`{"service":"greeter","endpoint":"Greeter.Hello"}`:                       `{"message":"Hello, "}`,
 		`{"service":"greeter","endpoint":"Upper","body":"ada"}`:                  `"ADA"`,
 	} {
-		a := w.do("POST", rpc.Explicit, body)
+		a := w.do("POST", gateway.ExplicitPath, body)
 		require.Equal(t, 200, a.status, a.body)
 		require.Equal(t, want, a.body)
 	}
@@ -274,14 +274,14 @@ func TestExplicit(t *testing.T) {
 		`{"service":"greeter","endpoint":"Greeter.Fail","body":{"zip":5}}`:      {Status: 404, Detail: "as you say"},
 		`{"service":"greeter","endpoint":"Greeter.Hello","body":{"name":"Ada"}`: {Status: 400, Detail: "the body is wrong"},
 	} {
-		p := w.problem(w.do("POST", rpc.Explicit, body))
+		p := w.problem(w.do("POST", gateway.ExplicitPath, body))
 		require.Equal(t, want.Status, p.Status, body)
 		require.Contains(t, p.Detail, want.Detail)
 	}
-	require.Equal(t, 415, w.do("POST", rpc.Explicit, `{}`, "Content-Type: application/protobuf").status)
-	require.Equal(t, 400, w.do("POST", rpc.Explicit+"?x=1", `{}`).status)
-	require.Equal(t, 406, w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Hello"}`, "Accept: text/html").status)
-	a := w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Count","body":{"zip":2}}`)
+	require.Equal(t, 415, w.do("POST", gateway.ExplicitPath, `{}`, "Content-Type: application/protobuf").status)
+	require.Equal(t, 400, w.do("POST", gateway.ExplicitPath+"?x=1", `{}`).status)
+	require.Equal(t, 406, w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Hello"}`, "Accept: text/html").status)
+	a := w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Count","body":{"zip":2}}`)
 	require.Equal(t, "{\"zip\":1}\n{\"zip\":2}\n", a.body, "a stream of answers")
 }
 
@@ -297,7 +297,7 @@ func TestTargetOfARoute(t *testing.T) {
 		require.Equal(t, `{"message":"added"}`, w.do(method, "/anything", "").body, method)
 	}
 	require.Equal(t, 405, w.do("OPTIONS", "/anything", "").status)
-	require.Equal(t, `{"message":"added"}`, w.do("POST", rpc.Explicit, "").body, "a route goes before the explicit path")
+	require.Equal(t, `{"message":"added"}`, w.do("POST", gateway.ExplicitPath, "").body, "a route goes before the explicit path")
 
 	target, params = &gateway.Target{Service: "greeter", Endpoint: "Greeter.Echo"}, map[string]string{"name": "Ada", "from.zip": "7"}
 	require.Equal(t, `{"name":"Ada","age":7,"from":{"zip":7}}`, w.do("PUT", "/users/Ada?age=7&name=Eve", `{"name":"Eve"}`, jsonType).body)
@@ -537,13 +537,13 @@ func TestGuards(t *testing.T) {
 	for _, path := range []string{"/greeter/hello", "/greeter/Greeter.Hello", "/greeter/greeter/hello/", "//greeter/hello"} {
 		require.Equal(t, 403, w.problem(w.do("POST", path, "")).Status)
 	}
-	require.Equal(t, 403, w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Hello"}`).status)
+	require.Equal(t, 403, w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Hello"}`).status)
 	require.Equal(t, []string{"greeter Greeter.Hello", "greeter Greeter.Hello", "greeter Greeter.Hello", "greeter Greeter.Hello", "greeter Greeter.Hello"}, asked)
 	asked = nil
 	for _, path := range []string{"/greeter/count", "/greeter/sum", "/greeter/chat"} {
 		require.Equal(t, 403, w.do("POST", path, "").status)
 	}
-	require.Equal(t, 403, w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Count"}`).status)
+	require.Equal(t, 403, w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Count"}`).status)
 	require.Equal(t, 403, w.do("GET", "/greeter/chat", "", handshake...).status)
 	require.Equal(t, []string{"greeter Greeter.Count", "greeter Greeter.Sum", "greeter Greeter.Chat", "greeter Greeter.Count", "greeter Greeter.Chat"}, asked)
 	require.Zero(t, w.greeter.calls.Load())
@@ -561,10 +561,10 @@ func TestRouteIsOneOfAFew(t *testing.T) {
 		w.do("POST", path, "")
 		require.Equal(t, want, info.Route, path)
 	}
-	w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Greeter.Hello"}`)
+	w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Greeter.Hello"}`)
 	require.Equal(t, "greeter Greeter.Hello", info.Route)
-	w.do("POST", rpc.Explicit, `{"service":"greeter","endpoint":"Made.Up"}`)
-	require.Equal(t, rpc.Explicit, info.Route)
+	w.do("POST", gateway.ExplicitPath, `{"service":"greeter","endpoint":"Made.Up"}`)
+	require.Equal(t, gateway.ExplicitPath, info.Route)
 }
 
 // TestWhatIsRememberedFollowsTheRegistry: looking up once is not looking up for ever.

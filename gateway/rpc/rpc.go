@@ -160,9 +160,6 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Explicit is the path at which the body names the endpoint.
-const Explicit = "/v1/rpc"
-
 // Handler makes calls of requests. It needs what gateway.Prepare makes of them, and gateway.Info. How long a client may take
 // to send a body is for the server to say, which sets the deadline: 408 is answered when that has passed.
 type Handler struct {
@@ -220,7 +217,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve returns an error if nothing was answered yet.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, info *gateway.Info) error {
-	if info.Target == nil && r.URL.Path == Explicit {
+	if info.Target == nil && r.URL.Path == gateway.ExplicitPath {
 		return h.serveExplicit(w, r, info)
 	}
 	t, err := h.target(r, info)
