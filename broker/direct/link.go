@@ -13,6 +13,7 @@ import (
 	"github.com/plugmicro/micro/codec"
 	"github.com/plugmicro/micro/internal/mux"
 	"github.com/plugmicro/micro/status"
+	"github.com/plugmicro/micro/transport"
 )
 
 // serviceName is the service in the registry whose nodes are the subscriptions of all processes, and the name under
@@ -101,7 +102,7 @@ func (l *link) session(c *conn) (connected bool, err error) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	var sender sync.WaitGroup
 	sender.Go(func() {
-		if isTooLarge(l.send(ctx, st)) {
+		if errors.Is(l.send(ctx, st), transport.ErrTooLarge) {
 			client.CloseStream(st)
 		}
 		// Any other error is the end of the stream, which recv finds behind the acks that came before it.
@@ -140,7 +141,7 @@ func (l *link) send(ctx context.Context, st *mux.Stream) error {
 			}
 		}
 		err := st.Send(ctx, deliveries{bytesCodec}, batch)
-		if isTooLarge(err) {
+		if errors.Is(err, transport.ErrTooLarge) {
 			err = l.refused(batch, err)
 		}
 		if err != nil {
@@ -148,12 +149,6 @@ func (l *link) send(ctx context.Context, st *mux.Stream) error {
 		}
 		clear(batch)
 	}
-}
-
-// isTooLarge says whether this side refused to send a frame; what the peer refuses is a *mux.Error.
-func isTooLarge(err error) bool {
-	var peers *mux.Error
-	return status.CodeOf(err) == status.ResourceExhausted && !errors.As(err, &peers)
 }
 
 // refused drops a message that the connection does not take: it would be refused for ever.
