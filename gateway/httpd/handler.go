@@ -71,7 +71,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // removeTrace takes from a request what any of the tracers would believe, here or further on.
 func removeTrace(h http.Header) {
-	for _, name := range []string{"Traceparent", "Tracestate", "Baggage", "X-Amzn-Trace-Id"} {
+	for _, name := range httptrace.Headers {
 		delete(h, name)
 	}
 }

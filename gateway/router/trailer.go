@@ -6,13 +6,13 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/plugmicro/micro/tracing/httptrace"
 )
 
 // notTrailers are names, beside those of httpguts.ValidTrailerHeader, by which servers decide before they read a body.
 // A trace, which the head of the request may have lost on purpose, is none of a trailer's.
-var notTrailers = []string{
-	"Cookie", "Set-Cookie", "Upgrade", "Origin", "X-Request-Id", "Traceparent", "Tracestate", "Baggage", "X-Amzn-Trace-Id",
-}
+var notTrailers = append([]string{"Cookie", "Set-Cookie", "Upgrade", "Origin", "X-Request-Id"}, httptrace.Headers...)
 
 // announceTrailer returns the trailers of the request that may be passed on, as yet without values. Servers may put them
 // among the headers: none is passed on that is a header already, or that clients cannot send as one, or that a middleware took out

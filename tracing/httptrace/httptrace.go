@@ -47,6 +47,10 @@ const (
 
 const scope = "github.com/plugmicro/micro/tracing/httptrace"
 
+// Headers are those by which any of the tracers would go on with the trace of a request, in their canonical form. They are not
+// to be changed.
+var Headers = []string{"Traceparent", "Tracestate", "Baggage", "X-Amzn-Trace-Id"}
+
 // maxText bounds what strangers write into a span, in bytes.
 const maxText = 1024
 
